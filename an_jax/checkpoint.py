@@ -1,0 +1,172 @@
+"""Checkpoints that describe themselves: `model.json` beside the weights says how to use them.
+
+    converted                       trained (a working directory of train.py)
+    ├── model.json                  ├── model.json
+    └── weights/                    └── checkpoints/<step>/weights/, .../optimizer/
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from an_jax import functional, zoo
+from an_jax.errors import InputError
+
+CARD, WEIGHTS, STEPS = "model.json", "weights", "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What there is to know about a checkpoint besides its weights.
+
+    Attributes:
+        model: architecture, a name of the zoo.
+        num_classes: number of logits.
+        preprocessing: how images become inputs.
+        source: where the weights came from; free-form, JSON.
+    """
+
+    model: str
+    num_classes: int
+    preprocessing: zoo.Preprocessing
+    source: dict
+
+    @classmethod
+    def read(cls, checkpoint: str | os.PathLike) -> "ModelCard":
+        """Reads CHECKPOINT/model.json. Raises InputError if it is none."""
+        path = Path(checkpoint)
+        if not path.is_dir():
+            raise InputError(f"no checkpoint at {path}: there is no such directory")
+        if not (path / CARD).is_file():
+            raise InputError(f"{path} is no checkpoint of this project: it has no {CARD}")
+        try:
+            fields = json.loads((path / CARD).read_text())
+            fields["preprocessing"] = zoo.Preprocessing(**fields["preprocessing"])
+            card = cls(**fields)
+            zoo.get_architecture(card.model)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path / CARD} is damaged or of another version: {error}") from error
+        return card
+
+    def write(self, checkpoint: str | os.PathLike) -> None:
+        """Writes CHECKPOINT/model.json."""
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        (Path(checkpoint) / CARD).write_text(text)
+
+
+def is_checkpoint(path: str | os.PathLike) -> bool:
+    """Whether `path` looks like a checkpoint of this project."""
+    return (Path(path) / CARD).is_file()
+
+
+def load_model(path: str | os.PathLike, *, dtype=jnp.float32) -> nnx.Module:
+    """The model of a converted checkpoint, or of a training run (its best step), in eval mode.
+
+    Args:
+        path: directory of the checkpoint; it knows its own architecture.
+        dtype: compute dtype, float32 or bfloat16; logits are float32.
+
+    Returns:
+        A module that maps normalized images [N, H, W, 3] to logits [N, num_classes].
+
+    Raises:
+        InputError: no checkpoint there, or one that is damaged.
+    """
+    card = ModelCard.read(path)
+    model = zoo.abstract_model(card.model, num_classes=card.num_classes, dtype=dtype)
+    definition, params, batch_stats = functional.split(model)
+    weights = restore_weights(path, params, batch_stats)
+    model = functional.merge(definition, weights["params"], weights["batch_stats"])
+    model.eval()
+    return model
+
+
+def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, functional.Arrays]:
+    """Arrays {"params", "batch_stats"} of a checkpoint, onto the first device.
+
+    Args:
+        path: directory of the checkpoint.
+        params, batch_stats: the shapes and dtypes expected (flat, as functional.split gives them).
+
+    Raises:
+        InputError: files are missing, damaged, or of other names or shapes.
+    """
+    directory = _weights_directory(Path(path).absolute())
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        {"params": params, "batch_stats": batch_stats},
+    )
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(directory, target)
+    except Exception as error:  # orbax and tensorstore raise many types for damaged files
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"the weights in {directory} cannot be read: {reason}") from error
+
+
+def save_checkpoint(
+    path: str | os.PathLike, card: ModelCard, params, batch_stats, *, overwrite: bool = False
+) -> None:
+    """Writes a checkpoint whole or not at all: beside its destination, read back, then renamed.
+
+    Raises:
+        InputError: the destination exists and `overwrite` is not set, or it cannot be written.
+    """
+    arrays = {"params": params, "batch_stats": batch_stats}
+    with replacing(path, overwrite=overwrite) as temporary:
+        temporary.mkdir()
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(temporary / WEIGHTS, arrays)
+        card.write(temporary)
+        read = restore_weights(temporary, params, batch_stats)
+        if not jax.tree.all(jax.tree.map(np.array_equal, arrays, read)):
+            raise InputError(f"{path} was written but reads back differently: check the disk")
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike, *, overwrite: bool):
+    """Gives a temporary path beside `path`; on success what is there takes the place of `path`.
+
+    Raises:
+        InputError: `path` exists and `overwrite` is not set, or its parent cannot be written.
+    """
+    path = Path(path).absolute()
+    check_destination(path, overwrite=overwrite)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error}") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def check_destination(path: str | os.PathLike, *, overwrite: bool) -> None:
+    """Raises InputError if `path` exists and may not be overwritten."""
+    if Path(path).exists() and not overwrite:
+        raise InputError(f"{path} exists already; give --overwrite to replace it")
+
+
+def _weights_directory(path: Path) -> Path:
+    if (path / STEPS).is_dir():
+        from an_jax.training.checkpoints import best_step
+
+        return path / STEPS / str(best_step(path)) / WEIGHTS
+    return path / WEIGHTS

@@ -1,0 +1,8 @@
+"""The error that a user can mend: its message is one line that says what is wrong and what to do."""
+
+
+class InputError(ValueError):
+    """Bad input: a missing or damaged file, a wrong name, shape or count.
+
+    The commands print its message after "error:" and exit with status 1, without a traceback.
+    """

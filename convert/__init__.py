@@ -1,0 +1,1 @@
+"""The bridge between PyTorch `.pth` files and checkpoints: `python -m convert --help`."""

@@ -1,0 +1,41 @@
+"""Command line of the bridge between PyTorch `.pth` files and checkpoints."""
+
+import argparse
+import sys
+
+from an_jax.errors import InputError
+from convert.bridge import from_torch, to_torch
+
+
+def main(argv=None) -> int:
+    """Parses the arguments and converts; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m convert", description=__doc__)
+    parser.add_argument("source", help="a .pth file; with --to-torch, a checkpoint directory")
+    parser.add_argument(
+        "destination", help="a checkpoint directory to write; with --to-torch, a .pth file"
+    )
+    parser.add_argument(
+        "--model", help="the architecture (default: recognised from keys and shapes)"
+    )
+    parser.add_argument(
+        "--to-torch", action="store_true", help="convert a checkpoint into a .pth state dict"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing destination")
+    args = parser.parse_args(argv)
+    if args.to_torch and args.model:
+        parser.error("--model goes with a .pth source: a checkpoint knows its own")
+    try:
+        if args.to_torch:
+            to_torch(args.source, args.destination, overwrite=args.overwrite)
+        else:
+            from_torch(
+                args.source, args.destination, model=args.model, overwrite=args.overwrite
+            )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
