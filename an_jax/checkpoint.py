@@ -1,8 +1,8 @@
 """Checkpoints that describe themselves: `model.json` beside the weights says how to use them.
 
-    converted                       trained (a working directory of train.py)
-    ├── model.json                  ├── model.json
-    └── weights/                    └── checkpoints/<step>/weights/, .../optimizer/
+converted                       trained (a working directory of train.py)
+├── model.json                  ├── model.json
+└── weights/                    └── checkpoints/<step>/weights/, .../optimizer/
 """
 
 import contextlib

@@ -63,9 +63,7 @@ ARCHITECTURES = {
     "resnet_50_an_bn2": _resnet(*_R50, attentive=("norm2",)),
     "resnet_50_an_bn3": _resnet(*_R50, attentive=("norm3",)),
     "resnet_50_an_bn123": _resnet(*_R50, attentive=("norm1", "norm2", "norm3")),
-    "resnet_50_an_all": _resnet(
-        *_R50, attentive=("stem", "downsample", "norm1", "norm2", "norm3")
-    ),
+    "resnet_50_an_all": _resnet(*_R50, attentive=("stem", "downsample", "norm1", "norm2", "norm3")),
     "resnet_50_se_bn2": _resnet(*_R50, squeeze_excite={"norm2": 4}),
     "resnet_50_se_bn3": _resnet(*_R50, squeeze_excite={"norm3": 16}),
     "resnet_50_se_bn123": _resnet(*_R50, squeeze_excite={"norm1": 4, "norm2": 4, "norm3": 16}),

@@ -28,9 +28,7 @@ def main(argv=None) -> int:
         if args.to_torch:
             to_torch(args.source, args.destination, overwrite=args.overwrite)
         else:
-            from_torch(
-                args.source, args.destination, model=args.model, overwrite=args.overwrite
-            )
+            from_torch(args.source, args.destination, model=args.model, overwrite=args.overwrite)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -35,7 +35,9 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], str]:
     """
     path = Path(path)
     content = _load(path)
-    wrapper = next((w for w in _WRAPPERS if _is_mapping(content) and _is_mapping(content.get(w))), "")
+    wrapper = next(
+        (w for w in _WRAPPERS if _is_mapping(content) and _is_mapping(content.get(w))), ""
+    )
     state_dict = content[wrapper] if wrapper else content
     if not _is_mapping(state_dict) or not state_dict:
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict")

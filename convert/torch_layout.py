@@ -93,7 +93,12 @@ def _leaf(module, name, array, key, path) -> TorchTensor:
     suffixes = {
         Conv: {"kernel": "weight"},
         nnx.Linear: {"kernel": "weight", "bias": "bias"},
-        BatchNorm: {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"},
+        BatchNorm: {
+            "scale": "weight",
+            "bias": "bias",
+            "mean": "running_mean",
+            "var": "running_var",
+        },
         GroupNorm: {"scale": "weight", "bias": "bias"},
         AttentiveNorm: {"weight": "weight_", "bias": "bias_"},
     }

@@ -76,7 +76,5 @@ def make_train_step(definition, optimizer, mesh: jax.sharding.Mesh, preprocessin
         images = normalize_images(images, preprocessing)
         return train_step(definition, optimizer, state, images, labels)
 
-    sharded = jax.shard_map(
-        step, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=(P(), P())
-    )
+    sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=(P(), P()))
     return jax.jit(sharded, donate_argnums=0)

@@ -1,0 +1,47 @@
+# make demo: the whole chain on real data.  make test: the tests.  Both install into .venv first.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+DEMO := runs/demo
+
+.PHONY: install demo test test-all lint format clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	@echo "Installing into .venv: once, some minutes."
+	@$(PYTHON) -m venv .venv
+	@# On Linux, PyPI's torch brings gigabytes of CUDA; PyTorch's own index has a CPU build.
+	@$(PY) -m pip install -q --retries 0 --timeout 10 --index-url https://download.pytorch.org/whl/cpu 'torch==2.13.0' >/dev/null 2>&1 || true
+	@$(PY) -m pip install -q -e '.[demo,test]'
+	@touch $@
+
+demo: install
+	rm -rf $(DEMO)
+	$(PY) train.py --config=configs/digits.py:bn --workdir=$(DEMO)/training/digits_bn
+	$(PY) train.py --config=configs/digits.py:an --workdir=$(DEMO)/training/digits_an
+	$(PY) -m convert $(DEMO)/training/digits_bn $(DEMO)/pth/digits_bn.pth --to-torch
+	$(PY) -m convert $(DEMO)/training/digits_an $(DEMO)/pth/digits_an.pth --to-torch
+	$(PY) -m convert $(DEMO)/pth/digits_bn.pth $(DEMO)/checkpoints/digits_bn
+	$(PY) -m convert $(DEMO)/pth/digits_an.pth $(DEMO)/checkpoints/digits_an
+	$(PY) -m an_jax.training.curves $(DEMO)/training/digits_bn $(DEMO)/training/digits_an --output $(DEMO)/training_curves.png
+	$(PY) evaluate.py --checkpoint $(DEMO)/checkpoints --output_dir $(DEMO) \
+	  --datasets digits,digits-noise,digits-blur,digits-rotation,digits-contrast,digits-translation
+
+test: install
+	$(PY) -m pytest -q
+
+test-all: install
+	$(PY) -m pytest -q -m 'slow or not slow'
+
+lint: install
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: install
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,139 @@
+"""Batches for evaluation and for training, as NumPy arrays, prepared by tf.data ahead of their use."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from an_jax.data import image_ops
+from an_jax.data.augmentation import augment
+from an_jax.data.sources import ImageList
+from an_jax.data.test_sets import Source
+from an_jax.data.tf_on_cpu import tf
+from an_jax.errors import InputError
+from an_jax.zoo import Preprocessing
+
+Batch = dict[str, np.ndarray]
+
+
+def eval_batches(
+    source: Source, share: range, batch_size: int, preprocessing: Preprocessing
+) -> Iterator[Batch]:
+    """Every image of `share` once, in order; the last batch is filled up and masked.
+
+    Args:
+        source: the whole set.
+        share: positions that this process evaluates.
+        batch_size: rows of each batch.
+        preprocessing: size, crop and interpolation.
+
+    Yields:
+        image uint8 [B, S, S, 3], label int32 [B], filename [B], mask bool [B] (False: filling).
+
+    Raises:
+        InputError: names the file that cannot be decoded.
+    """
+    size = preprocessing.image_size
+    resized = int(size / preprocessing.crop_pct)
+
+    def decode(example):
+        image = image_ops.decode_rgb(example["image"])
+        image = image_ops.resize_and_center_crop(image, resized, size, preprocessing.interpolation)
+        return {**example, "image": image}
+
+    batches = source.read(share).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = batches.batch(batch_size).prefetch(2).as_numpy_iterator()
+    seen = 0
+    while True:
+        try:
+            batch = next(batches, None)
+        except tf.errors.OpError as error:
+            raise _corrupt(source, share[seen:], error) from error
+        if batch is None:
+            return
+        n = len(batch["label"])
+        seen += n
+        yield {
+            key: np.concatenate([rows, np.repeat(rows[-1:], batch_size - n, axis=0)])
+            for key, rows in batch.items()
+        } | {"mask": np.arange(batch_size) < n}
+
+
+def _corrupt(source: Source, rest: range, error: tf.errors.OpError) -> Exception:
+    """Finds the file behind an error: tf.data does not say which it was."""
+    for example in source.read(rest):
+        try:
+            image_ops.decode_rgb(example["image"])
+        except tf.errors.OpError:
+            name = example["filename"].numpy().decode()
+            path = f"{source.root}/{name}" if getattr(source, "root", "") else name
+            return InputError(f"{path} is corrupt or no image; replace or remove it")
+    return error
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training image.
+
+    Attributes:
+        crop_scale: smallest and largest share of the image's area that a crop takes.
+        horizontal_flip: whether half of the images are mirrored.
+    """
+
+    crop_scale: tuple[float, float]
+    horizontal_flip: bool
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Updates in an epoch; a last partial batch counts."""
+    return -(-num_examples // batch_size)
+
+
+def train_batches(
+    source: ImageList,
+    batch_size: int,
+    rows: slice,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    *,
+    seed: int,
+    epoch: int,
+    first_step: int,
+) -> Iterator[Batch]:
+    """The batches of an epoch, or of its rest: a function of (seed, epoch, step) and nothing else.
+
+    Each image is seen once an epoch; the last batch is filled up from the beginning of the order.
+
+    Args:
+        source: the training images.
+        batch_size: of all processes together.
+        rows: the part of each batch that is this process's.
+        preprocessing: size and interpolation.
+        augmentation: of each image.
+        seed, epoch: determine the order, and with the position in it every random change.
+        first_step: steps of the epoch that are left out, without reading them.
+
+    Yields:
+        image uint8 [b, S, S, 3], label int32 [b].
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(source))
+    steps = steps_per_epoch(len(source), batch_size)
+    positions = np.arange(steps * batch_size).reshape(steps, batch_size)[first_step:, rows].ravel()
+
+    def prepare(example, position):
+        image = augment(
+            example["image"],
+            preprocessing.image_size,
+            preprocessing.interpolation,
+            augmentation.crop_scale,
+            augmentation.horizontal_flip,
+            seed=tf.stack([seed * 1_000_003 + epoch, position]),
+        )
+        return {"image": image, "label": example["label"]}
+
+    dataset = tf.data.Dataset.zip(
+        source.read(order[positions % len(source)]), tf.data.Dataset.from_tensor_slices(positions)
+    )
+    dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(rows.stop - rows.start, drop_remainder=True)
+    return dataset.prefetch(2).as_numpy_iterator()

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, the loop over a test set, and the report."""

@@ -1,0 +1,163 @@
+"""The training loop: epochs of steps, each followed by an evaluation and a checkpoint."""
+
+import time
+from collections import deque
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from an_jax import functional, parallel, zoo
+from an_jax.checkpoint import ModelCard
+from an_jax.data.pipeline import Augmentation, steps_per_epoch, train_batches
+from an_jax.data.test_sets import TEST_SETS, open_test_set
+from an_jax.data.train_sets import get_train_set
+from an_jax.errors import InputError
+from an_jax.evaluation.evaluator import evaluate, make_eval_step
+from an_jax.training import workdir as run_directory
+from an_jax.training.checkpoints import TrainCheckpoints
+from an_jax.training.curves import plot_curves
+from an_jax.training.optimizer import cosine_schedule, sgd
+from an_jax.training.step import init_state, make_train_step
+
+
+def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Trains from scratch, or goes on where an earlier call of the same configuration stopped.
+
+    Args:
+        config: see configs/digits.py for the fields.
+        workdir: receives config.json, model.json, metrics.jsonl, curves.png, checkpoints/.
+
+    Raises:
+        InputError: unknown names, another run in the directory, a loss that is no number.
+    """
+    workdir = workdir.absolute()
+    mesh = parallel.make_mesh()
+    if config.batch_size % mesh.size:
+        raise InputError(
+            f"batch_size {config.batch_size} does not divide among {mesh.size} devices"
+        )
+    train_set = get_train_set(config.dataset)
+    test_set = TEST_SETS[train_set.test_set]
+    preprocessing = zoo.get_architecture(config.model).preprocessing
+    card = ModelCard(
+        config.model, test_set.num_classes, preprocessing, {"trained_on": config.dataset}
+    )
+    source, test_source = train_set.open(), open_test_set(train_set.test_set, None, False)
+    run_directory.open_workdir(workdir, config, card)
+
+    dtype = jnp.dtype(config.dtype)
+    rngs = nnx.Rngs(config.seed)
+    model = zoo.create_model(config.model, num_classes=card.num_classes, dtype=dtype, rngs=rngs)
+    split = functional.split(model)
+    steps = steps_per_epoch(len(source), config.batch_size)
+    peak = config.learning_rate * config.batch_size / 256
+    schedule = cosine_schedule(peak, steps, config.num_epochs, config.warmup_epochs)
+    optimizer = sgd(schedule, config.momentum, config.weight_decay)
+    train_step = make_train_step(split.definition, optimizer, mesh, preprocessing)
+    eval_step = make_eval_step(split.definition, mesh, preprocessing)
+
+    checkpoints = TrainCheckpoints(workdir)
+    state = parallel.replicate(init_state(split, optimizer), mesh)
+    state = checkpoints.restore_last(state)
+    done = int(state.step)
+    run_directory.drop_metrics_after(workdir, done)
+    print(
+        f"{config.model}: {functional.count(split.params) / 1e6:.3f} M parameters, "
+        f"{len(source)} images of {config.dataset}, {config.num_epochs} epochs of {steps} steps "
+        f"on {mesh.size} device(s)" + (f"; going on after step {done}" if done else "")
+    )
+
+    augmentation = Augmentation(tuple(config.crop_scale), config.horizontal_flip)
+    with tqdm(
+        total=config.num_epochs * steps * config.batch_size,
+        initial=done * config.batch_size,
+        desc=workdir.name,
+        unit="img",
+        mininterval=1.0,
+    ) as progress:
+        for epoch in range(done // steps, config.num_epochs):
+            start = time.perf_counter()
+            first_step = int(state.step) - epoch * steps
+            batches = train_batches(
+                source,
+                config.batch_size,
+                slice(0, config.batch_size),
+                preprocessing,
+                augmentation,
+                seed=config.seed,
+                epoch=epoch,
+                first_step=first_step,
+            )
+            state, loss, top1 = run_epoch(train_step, state, batches, mesh, progress, epoch)
+            seconds = time.perf_counter() - start
+            accuracy = evaluate(
+                eval_step,
+                state.params,
+                state.batch_stats,
+                test_source,
+                preprocessing,
+                parallel.round_up_to_devices(config.eval_batch_size),
+                mesh,
+                title=train_set.test_set,
+                leave_progress=False,
+            )
+            checkpoints.save(state, accuracy.top1)
+            rate = (steps - first_step) * config.batch_size / seconds
+            metrics = {
+                "epoch": epoch + 1,
+                "step": int(state.step),
+                "loss": loss,
+                "train_top1": top1,
+                "test_top1": accuracy.top1,
+                "test_top5": accuracy.top5,
+                "learning_rate": float(schedule(state.step - 1)),
+                "images_per_second": round(rate, 1),
+            }
+            run_directory.append_metrics(workdir, metrics)
+            tqdm.write(
+                f"epoch {epoch + 1:3d}/{config.num_epochs}  loss {loss:.4f}  "
+                f"train top-1 {100 * top1:.1f} %  test top-1 {100 * accuracy.top1:.1f} %  "
+                f"{rate:.0f} img/s"
+            )
+    checkpoints.close()
+    plot_curves([workdir], workdir / "curves.png")
+
+
+def run_epoch(step, state, batches, mesh, progress: tqdm, epoch: int):
+    """Runs the steps of an epoch, two ahead of the host.
+
+    Returns:
+        The new state, the mean loss and the mean top-1 accuracy of the steps.
+
+    Raises:
+        InputError: the loss is NaN or infinite.
+    """
+    collected, running = [], deque()
+
+    def collect():
+        metrics, images = running.popleft()
+        loss, top1 = (float(value) for value in metrics)
+        if not np.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss} in epoch {epoch + 1}: lower the learning rate; "
+                "the checkpoint before is kept"
+            )
+        collected.append((loss, top1))
+        progress.set_postfix(epoch=epoch + 1, loss=f"{loss:.3f}", refresh=False)
+        progress.update(images)
+
+    for batch in batches:
+        images, labels = parallel.shard_batch((batch["image"], batch["label"]), mesh)
+        state, metrics = step(state, images, labels)
+        running.append((metrics, len(labels)))
+        if len(running) > 2:
+            collect()
+    while running:
+        collect()
+    loss, top1 = np.mean(collected, axis=0)
+    return state, float(loss), float(top1)

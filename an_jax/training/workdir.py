@@ -1,0 +1,50 @@
+"""The working directory of a run: its configuration, model card and metrics, one line an epoch."""
+
+import json
+from pathlib import Path
+
+import ml_collections
+
+from an_jax.checkpoint import ModelCard
+from an_jax.errors import InputError
+from an_jax.training.curves import METRICS
+
+CONFIG = "config.json"
+
+
+def open_workdir(workdir: Path, config: ml_collections.ConfigDict, card: ModelCard) -> None:
+    """Makes the directory, or checks that the run in it is this one.
+
+    Raises:
+        InputError: it holds a run of another configuration, or cannot be written.
+    """
+    ours = json.loads(config.to_json())
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if (workdir / CONFIG).exists():
+            theirs = json.loads((workdir / CONFIG).read_text())
+            differing = [k for k in ours | theirs if ours.get(k) != theirs.get(k)]
+            if differing:
+                changes = ", ".join(f"{k} {theirs.get(k)} -> {ours.get(k)}" for k in differing)
+                raise InputError(
+                    f"{workdir} holds a run of another configuration ({changes}); "
+                    "choose another --workdir"
+                )
+        card.write(workdir)
+        (workdir / CONFIG).write_text(json.dumps(ours, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write to {workdir}: {error}") from error
+
+
+def append_metrics(workdir: Path, metrics: dict) -> None:
+    """Adds a line to metrics.jsonl."""
+    with (workdir / METRICS).open("a") as file:
+        file.write(json.dumps(metrics) + "\n")
+
+
+def drop_metrics_after(workdir: Path, step: int) -> None:
+    """Removes the lines of epochs that a resumed run is going to do again."""
+    path = workdir / METRICS
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))

@@ -1,0 +1,27 @@
+"""The embedded default: a small ResNet on scikit-learn's handwritten digits.
+
+python train.py --config=configs/digits.py:an --workdir=runs/digits_an
+"""
+
+import ml_collections
+
+MODELS = {"bn": "resnet_20_bn", "an": "resnet_20_an_bn1"}
+
+
+def get_config(norm: str = "an") -> ml_collections.ConfigDict:
+    """`norm` is "bn" or "an"; all else is the same for both."""
+    config = ml_collections.ConfigDict()
+    config.model = MODELS[norm]
+    config.dataset = "digits"
+    config.batch_size = 64  # of all devices together
+    config.eval_batch_size = 120
+    config.num_epochs = 20
+    config.warmup_epochs = 2
+    config.learning_rate = 0.1  # for 256 images, scaled linearly with batch_size
+    config.momentum = 0.9
+    config.weight_decay = 1e-4
+    config.crop_scale = (0.6, 1.0)  # share of the area a random crop takes
+    config.horizontal_flip = False  # digits are no mirror images of each other
+    config.dtype = "float32"
+    config.seed = 0
+    return config

@@ -1,0 +1,274 @@
+"""Models by name, and checkpoints: what they give, and what is said of bad ones."""
+
+import dataclasses
+import functools
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import an_jax
+from an_jax import checkpoint, functional, zoo
+from an_jax.checkpoint import ModelCard, save_checkpoint
+from an_jax.errors import InputError
+from tests import reference
+
+NAME = "resnet_20_an_bn1"
+CARD = ModelCard(NAME, 10, zoo.get_architecture(NAME).preprocessing, {"file": "x.pth"})
+apply_eval = jax.jit(functional.apply_eval, static_argnums=0)
+apply_train = jax.jit(functional.apply_train, static_argnums=0)
+
+
+@functools.cache
+def random_split(dtype=jnp.float32):
+    """The small model with random weights; as initialized, its blocks would be the identity."""
+    split = functional.split(zoo.abstract_model(NAME, num_classes=10, dtype=dtype))
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        values = rng.standard_normal(leaf.shape, np.float32)
+        if path.endswith("kernel"):
+            return values * np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        return 0.1 * values + path.endswith((".scale", ".weight", ".var"))
+
+    params, batch_stats = (
+        {path: jnp.asarray(draw(path, leaf), leaf.dtype) for path, leaf in arrays.items()}
+        for arrays in (split.params, split.batch_stats)
+    )
+    return functional.Split(split.definition, params, batch_stats)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("zoo") / "saved"
+    save_checkpoint(path, CARD, *random_split()[1:])
+    return path
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A checkpoint to be spoilt."""
+    path = tmp_path / "checkpoint"
+    save_checkpoint(path, CARD, *random_split()[1:])
+    return path
+
+
+@pytest.fixture
+def noise(monkeypatch):
+    """Errors that are printed, not raised, as those of coroutines that nobody awaited."""
+    messages = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: messages.append(str(error.exc_value)))
+    yield messages
+    settle()
+
+
+def settle():
+    """Threads of orbax end, and what they held is collected."""
+    gc.collect()
+    time.sleep(0.2)
+    gc.collect()
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[path], b[path]) for path in a)
+
+
+def relative_error(actual, expected):
+    return float(np.max(np.abs(actual - expected)) / np.max(np.abs(expected)))
+
+
+def test_list_models():
+    names = an_jax.list_models()
+    assert names == sorted(names)
+    assert len([name for name in names if name.startswith("resnet")]) == 21
+
+
+@pytest.mark.parametrize("name", ["resnet_50_an_bn", "ResNet_50_an_bn2"])
+def test_unknown_name(name):
+    with pytest.raises(InputError, match=f"unknown model '{name}'.*resnet_50_an_bn2"):
+        an_jax.create_model(name)
+
+
+def test_create_model():
+    model = an_jax.create_model(NAME, num_classes=10)
+    assert not np.array_equal(model.layer1[0].conv1.kernel, model.layer1[0].conv2.kernel)
+    split, images = functional.split(model), reference.images(4, 16)
+    logits, after = apply_train(*split, images)
+    for logits in (logits, apply_eval(*split, images)):
+        assert logits.shape == (4, 10)
+        assert logits.dtype == jnp.float32
+    assert not any(np.array_equal(after[path], old) for path, old in split.batch_stats.items())
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_bfloat16(mode, record_error):
+    """Some 70 roundings, 2**-9 / sqrt(3) each, walk randomly to 1 %; three times that is allowed."""
+
+    def apply(split):
+        if mode == "eval":
+            return apply_eval(*split, reference.images(4, 16))
+        return apply_train(*split, reference.images(4, 16))[0]
+
+    half = random_split(jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(half[1:])} == {jnp.dtype(jnp.float32)}
+    logits, expected = apply(half), apply(random_split())
+    assert logits.dtype == jnp.float32
+    assert 0 < record_error(relative_error(logits, expected)) <= 0.03
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_maps_of_one_pixel(train):
+    split, images = reference.load("resnet_50_an_bn2"), reference.images(2, 32)
+    logits = apply_train(*split, images)[0] if train else apply_eval(*split, images)
+    assert np.isfinite(logits).all()
+
+
+def test_load_model(saved):
+    model, images = an_jax.load_model(saved), reference.images(4, 16)
+    _, params, batch_stats = functional.split(model)
+    assert equal(params | batch_stats, random_split().params | random_split().batch_stats)
+    logits = jax.jit(lambda images: model(images))(images)
+    np.testing.assert_array_equal(logits, apply_eval(*random_split(), images))
+
+
+def test_card_reads_back(saved):
+    assert ModelCard.read(saved) == CARD
+
+
+def test_load_model_bfloat16(saved):
+    model = an_jax.load_model(saved, dtype=jnp.bfloat16)
+    assert model.layer1[0].conv1.dtype == jnp.bfloat16
+    assert equal(functional.split(model).params, random_split().params)
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="there is no such directory"):
+        an_jax.load_model(tmp_path / "missing")
+    with pytest.raises(InputError, match=r"it has no model\.json"):
+        an_jax.load_model(tmp_path)
+
+
+FIELDS = dataclasses.asdict(CARD)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        b"",
+        b'{"model": "resnet',
+        b"[]",
+        b"null",
+        b"\x89PNG\r\n",
+        json.dumps({**FIELDS, "model": "resnet_20"}),
+        json.dumps({**FIELDS, "model": 20}),
+        json.dumps({**FIELDS, "epoch": 3}),
+        json.dumps({**FIELDS, "preprocessing": {"image_side": 16}}),
+        json.dumps({k: v for k, v in FIELDS.items() if k != "num_classes"}),
+        json.dumps({**FIELDS, "num_classes": "ten"}),
+        json.dumps({**FIELDS, "num_classes": -1}),
+        json.dumps({**FIELDS, "source": None}),
+    ],
+)
+def test_damaged_card(card, tmp_path):
+    (tmp_path / "model.json").write_bytes(card if isinstance(card, bytes) else card.encode())
+    with pytest.raises(InputError, match=r"model\.json is damaged or of another version"):
+        ModelCard.read(tmp_path)
+
+
+def weights(path):
+    return [p for p in sorted((path / "weights").rglob("*")) if p.is_file()]
+
+
+def delete_all(path):
+    for file in weights(path):
+        file.unlink()
+
+
+def delete_largest(path):
+    max(weights(path), key=lambda file: file.stat().st_size).unlink()
+
+
+def truncate_largest(path):
+    largest = max(weights(path), key=lambda file: file.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+
+
+def truncate_metadata(path):
+    os.truncate(path / "weights/_METADATA", 10)
+
+
+def other_classes(path):
+    dataclasses.replace(CARD, num_classes=7).write(path)
+
+
+def other_model(path):
+    dataclasses.replace(CARD, model="resnet_20_bn").write(path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [delete_all, delete_largest, truncate_largest, truncate_metadata, other_classes, other_model],
+)
+def test_damaged_weights(spoil, damaged, noise):
+    spoil(damaged)
+    with pytest.raises(InputError, match=r"the weights in .*checkpoint/weights cannot be read: ."):
+        an_jax.load_model(damaged)
+
+
+def test_wrong_classes_without_noise(damaged, noise, caplog):
+    """A command prints one message, and nothing of what orbax leaves behind."""
+    other_classes(damaged)
+    for _ in range(10):
+        with pytest.raises(InputError):
+            an_jax.load_model(damaged)
+    settle()
+    assert not noise + caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(OSError("disk full"), InputError), (KeyboardInterrupt("disk full"), KeyboardInterrupt)],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_save_that_fails(error, raised, overwrite, tmp_path, monkeypatch):
+    destination = tmp_path / "destination"
+    if overwrite:
+        destination.mkdir()
+        CARD.write(destination)
+
+    def write(self, path):
+        raise error
+
+    monkeypatch.setattr(ModelCard, "write", write)
+    with pytest.raises(raised, match="disk full"):
+        save_checkpoint(destination, CARD, *random_split()[1:], overwrite=overwrite)
+    assert list(tmp_path.iterdir()) == [destination] * overwrite
+    assert checkpoint.is_checkpoint(destination) == overwrite
+
+
+def test_save_that_reads_back_differently(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.np, "array_equal", lambda a, b: False)
+    with pytest.raises(InputError, match="reads back differently"):
+        save_checkpoint(tmp_path / "destination", CARD, *random_split()[1:])
+    assert not list(tmp_path.iterdir())
+
+
+def test_imports_and_tree_mode():
+    program = f"""
+import sys, jax, an_jax
+model = lambda images: an_jax.create_model({NAME!r}, num_classes=10)(images)
+assert jax.jit(model)(jax.numpy.ones((2, 8, 8, 3))).shape == (2, 10)
+print(sorted({{"tensorflow", "torch", "orbax"}} & sys.modules.keys()))
+"""
+    environment = {**os.environ, "NNX_GRAPH_MODE": "false", "NNX_GRAPH_UPDATES": "false"}
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout) == (0, "[]\n"), run.stderr

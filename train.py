@@ -1,0 +1,35 @@
+"""Trains a model: python train.py --config=configs/digits.py:an --workdir=runs/digits_an
+
+Any field of the configuration can be changed on the command line: --config.num_epochs=5
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from an_jax.errors import InputError
+
+config_flags.DEFINE_config_file("config", None, "the configuration", lock_config=True)
+flags.DEFINE_string("workdir", None, "where the run is kept, and resumed from")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv) -> int:
+    """Returns the exit status."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)  # orbax tells a lot at INFO
+    from an_jax.training.loop import train
+
+    try:
+        train(flags.FLAGS.config, Path(flags.FLAGS.workdir))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)
