@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     from an_jax import functional, parallel
     from an_jax.checkpoint import ModelCard, load_model
     from an_jax.data.test_sets import TEST_SETS, open_test_set
-    from an_jax.evaluation.evaluator import evaluate, make_eval_step
+    from an_jax.evaluation.evaluator import Evaluator
     from an_jax.evaluation.report import Result, write_report
 
     if args.dtype == "float32":
@@ -82,22 +82,17 @@ def run(args: argparse.Namespace) -> None:
     make_directory(args.output_dir)
 
     mesh = parallel.make_mesh()
-    batch_size = parallel.round_up_to_devices(args.batch_size)
     results = []
     for name, path in checkpoints.items():
         split = functional.split(load_model(path, dtype=jnp.dtype(args.dtype)))
         preprocessing = preprocessings[name]
-        step = make_eval_step(split.definition, mesh, preprocessing)
+        evaluate = Evaluator(split.definition, preprocessing, args.batch_size, mesh)
         arrays = parallel.replicate((split.params, split.batch_stats), mesh)
         for dataset in datasets:
             predictions = args.output_dir / "predictions" / name / f"{dataset}.csv"
             accuracy = evaluate(
-                step,
                 *arrays,
                 sources[dataset],
-                preprocessing,
-                batch_size,
-                mesh,
                 title=f"{name} on {dataset}",
                 predictions=predictions if args.save_predictions else None,
             )

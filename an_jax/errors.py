@@ -1,4 +1,4 @@
-"""The error that a user can mend: its message is one line that says what is wrong and what to do."""
+"""The error that a user can mend: its message says what is wrong and what to do."""
 
 
 class InputError(ValueError):

@@ -34,8 +34,3 @@ def shard_batch(batch, mesh: Mesh):
     return jax.tree.map(
         lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch
     )
-
-
-def round_up_to_devices(batch_size: int) -> int:
-    """The smallest multiple of the number of devices that is at least `batch_size`."""
-    return -(-batch_size // jax.device_count()) * jax.device_count()

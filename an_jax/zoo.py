@@ -1,4 +1,4 @@
-"""What exists: architecture name -> constructor, its arguments, and the preprocessing it expects."""
+"""What exists: architecture name -> constructor, arguments, and the preprocessing it expects."""
 
 import dataclasses
 import difflib

@@ -98,8 +98,8 @@ def _diagnosis(path: Path, message: str) -> str:
     if needed and _has_whole_pickle(path):
         return (
             f"would run code when read: it needs {needed[0]!r}, and only tensors and plain "
-            "containers are read here. If you trust its author, keep only the weights: "
-            f"torch.save(torch.load({path.name!r}, weights_only=False)['state_dict'], 'weights.pth')"
+            "containers are read here. If you trust its author, keep only the weights: torch.save("
+            f"torch.load({path.name!r}, weights_only=False)['state_dict'], 'weights.pth')"
         )
     return "is truncated, damaged, or not a torch file; copy or download it again"
 

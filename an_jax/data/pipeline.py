@@ -1,4 +1,4 @@
-"""Batches for evaluation and for training, as NumPy arrays, prepared by tf.data ahead of their use."""
+"""Batches for evaluation and for training, as NumPy arrays, prepared ahead by tf.data."""
 
 import dataclasses
 from collections.abc import Iterator

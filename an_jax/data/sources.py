@@ -74,18 +74,17 @@ class TfdsSplit:
         """The examples of a contiguous range, in order."""
         import tensorflow_datasets as tfds
 
-        if not indices:
-            indices = range(0, 0)
-        part = tfds.core.ReadInstruction(
-            self.split, from_=indices.start, to=indices.stop, unit="abs"
-        )
+        first, last = (
+            (indices.start, indices.stop) if indices else (0, 1)
+        )  # tfds reads no empty range
+        part = tfds.core.ReadInstruction(self.split, from_=first, to=last, unit="abs")
         dataset = self.builder.as_dataset(
             split=part,
             shuffle_files=False,
             decoders={"image": tfds.decode.SkipDecoding()},
             read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
         )
-        return dataset.map(
+        return dataset.take(len(indices)).map(
             lambda example: {
                 "image": example["image"],
                 "label": tf.cast(example["label"], tf.int32),

@@ -61,7 +61,7 @@ def _open_imagenet(data_dir: Path) -> Source:
             )
         return prepared
     if not any(entry.is_dir() for entry in found.iterdir()):
-        for parent in found.parents:
+        for parent in (found, *found.parents):
             if (parent / "LOC_val_solution.csv").is_file():
                 solution = parent / "LOC_val_solution.csv"
                 return open_flat_folder(found, solution, imagenet_wnids())

@@ -1,4 +1,4 @@
-"""TensorFlow, quiet and kept off the accelerator, whose memory it would seize: import it from here."""
+"""TensorFlow, quiet and off the accelerator, whose memory it would seize: import it from here."""
 
 import os
 

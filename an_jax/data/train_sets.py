@@ -1,4 +1,4 @@
-"""The training sets, a table: how one is opened, and the test set that watches over its training."""
+"""The training sets, a table: how one is opened, and which test set watches over it."""
 
 import dataclasses
 from collections.abc import Callable

@@ -3,12 +3,10 @@
 import csv
 import dataclasses
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
 from an_jax import functional, parallel
@@ -29,17 +27,30 @@ class Accuracy:
     top5: float
 
 
-def make_eval_step(definition, mesh: jax.sharding.Mesh, preprocessing: Preprocessing) -> Callable:
-    """The compiled step: (params, batch_stats, images, labels, mask) -> (counts, predictions).
+class Evaluator:
+    """Evaluates a model on test sets; compiled once for all of them.
 
-    Images are uint8 [N, H, W, 3] and split over the mesh, as are labels and mask. The counts are
-    int32 sums over all devices: images seen, top-1 and top-5 correct, images with a logit that
-    is no finite number. The predictions are the top five classes and probabilities, [N, 5].
+    Args:
+        definition: the model's static part.
+        preprocessing: size, crop, interpolation and normalization.
+        batch_size: images a step over all devices, rounded up to a multiple of their number.
+        mesh: the devices.
     """
 
-    def step(params, batch_stats, images, labels, mask):
-        images = normalize_images(images, preprocessing)
-        logits = functional.apply_eval(definition, params, batch_stats, images)
+    def __init__(self, definition, preprocessing: Preprocessing, batch_size: int, mesh):
+        self._definition, self._preprocessing, self._mesh = definition, preprocessing, mesh
+        self._batch_size = -(-batch_size // mesh.size) * mesh.size
+        one, split = parallel.replicated(mesh), parallel.batched(mesh)
+        self._step = jax.jit(
+            self._eval_step,
+            in_shardings=(one, one, split, split, split),
+            out_shardings=(one, split),
+        )
+
+    def _eval_step(self, params, batch_stats, images, labels, mask):
+        """Counts summed over all devices (int32), and each image's five best classes."""
+        images = normalize_images(images, self._preprocessing)
+        logits = functional.apply_eval(self._definition, params, batch_stats, images)
         classes, probabilities = top_predictions(logits)
         counts = {
             "n": mask,
@@ -50,73 +61,66 @@ def make_eval_step(definition, mesh: jax.sharding.Mesh, preprocessing: Preproces
         counts = jax.tree.map(lambda flags: jnp.sum(flags, dtype=jnp.int32), counts)
         return counts, (classes, probabilities)
 
-    one, split = parallel.replicated(mesh), parallel.batched(mesh)
-    return jax.jit(step, in_shardings=(one, one, split, split, split), out_shardings=(one, split))
+    def __call__(
+        self,
+        params: functional.Arrays,
+        batch_stats: functional.Arrays,
+        source: Source,
+        *,
+        title: str,
+        leave_progress: bool = True,
+        predictions: Path | None = None,
+    ) -> Accuracy:
+        """Runs over a test set.
 
+        Args:
+            params, batch_stats: the weights, on all devices of the mesh.
+            source: the images.
+            title: stands before the progress bar.
+            leave_progress: whether the bar stays when it is full.
+            predictions: CSV file to write each image's five best classes to.
 
-def evaluate(
-    step: Callable,
-    params: functional.Arrays,
-    batch_stats: functional.Arrays,
-    source: Source,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    mesh: jax.sharding.Mesh,
-    *,
-    title: str,
-    leave_progress: bool = True,
-    predictions: Path | None = None,
-) -> Accuracy:
-    """Runs a compiled step over a test set.
+        Raises:
+            InputError: a file that cannot be decoded, or logits that are no finite numbers.
+        """
+        totals = dict.fromkeys(("n", "top1", "top5", "not_finite"), 0)
+        rows: list[tuple] = []
+        running: deque = deque()
 
-    Args:
-        step: of make_eval_step.
-        params, batch_stats: on all devices of the mesh.
-        source: the images.
-        preprocessing: size, crop and interpolation.
-        batch_size: images a step over all devices; a multiple of their number.
-        mesh: the devices.
-        title: stands before the progress bar.
-        leave_progress: whether the bar stays when it is full.
-        predictions: CSV file to write each image's five best classes to.
+        def collect():
+            counts, outputs, names, labels, mask = running.popleft()
+            for key, count in jax.device_get(counts).items():
+                totals[key] += int(count)
+            if totals["not_finite"]:
+                raise InputError(
+                    f"{title}: the logits of {totals['not_finite']} images are NaN or infinite; "
+                    "the weights do not fit these inputs (see --image_size, --dtype)"
+                )
+            if predictions is not None:
+                classes, probabilities = jax.device_get(outputs)
+                columns = (names, labels, classes, probabilities)
+                rows.extend(zip(*(column[mask] for column in columns), strict=True))
+            progress.update(int(mask.sum()))
 
-    Raises:
-        InputError: a file that cannot be decoded, or logits that are no finite numbers.
-    """
-    share, local_size = range(len(source)), batch_size
-    totals = dict.fromkeys(("n", "top1", "top5", "not_finite"), 0)
-    rows: list[tuple] = []
-    running: deque = deque()
-
-    def collect():
-        counts, outputs, names, labels, mask = running.popleft()
-        for key, count in jax.device_get(counts).items():
-            totals[key] += int(count)
-        if totals["not_finite"]:
-            raise InputError(
-                f"{title}: the logits of {totals['not_finite']} images are NaN or infinite; "
-                "the weights do not fit these inputs (see --image_size, --dtype)"
-            )
-        if predictions is not None:
-            classes, probabilities = jax.device_get(outputs)
-            rows.extend(zip(names[mask], labels[mask], classes[mask], probabilities[mask]))
-        progress.update(int(mask.sum()))
-
-    with tqdm(total=len(share), desc=title, unit="img", leave=leave_progress) as progress:
-        for batch in eval_batches(source, share, local_size, preprocessing):
-            arrays = parallel.shard_batch((batch["image"], batch["label"], batch["mask"]), mesh)
-            counts, outputs = step(params, batch_stats, *arrays)
-            running.append((counts, outputs, batch["filename"], batch["label"], batch["mask"]))
-            if len(running) > 2:  # the device has work while the host collects
+        with tqdm(total=len(source), desc=title, unit="img", leave=leave_progress) as progress:
+            for batch in eval_batches(
+                source, range(len(source)), self._batch_size, self._preprocessing
+            ):
+                arrays = parallel.shard_batch(
+                    (batch["image"], batch["label"], batch["mask"]), self._mesh
+                )
+                counts, outputs = self._step(params, batch_stats, *arrays)
+                running.append((counts, outputs, batch["filename"], batch["label"], batch["mask"]))
+                if len(running) > 2:  # the device has work while the host collects
+                    collect()
+            while running:
                 collect()
-        while running:
-            collect()
-    if totals["n"] != len(source):
-        raise AssertionError(f"{title}: counted {totals['n']} images of {len(source)}")
-    if predictions is not None:
-        _write_predictions(predictions, rows)
-    n = totals["n"]
-    return Accuracy(n, totals["top1"] / n, totals["top5"] / n)
+        if totals["n"] != len(source):
+            raise AssertionError(f"{title}: counted {totals['n']} images of {len(source)}")
+        if predictions is not None:
+            _write_predictions(predictions, rows)
+        n = totals["n"]
+        return Accuracy(n, totals["top1"] / n, totals["top5"] / n)
 
 
 def _write_predictions(path: Path, rows: list[tuple]) -> None:

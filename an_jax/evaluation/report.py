@@ -7,6 +7,11 @@ from pathlib import Path
 
 from an_jax.data.test_sets import TEST_SETS
 
+TIMM_COLUMNS = (
+    *("model", "img_size", "top1", "top1_err", "top5", "top5_err"),
+    *("param_count", "crop_pct", "interpolation"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -81,11 +86,7 @@ def write_csv(results: list[Result], path: Path) -> None:
     """timm's columns, best model first; accuracies and errors in percent."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            "model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation".split(
-                ","
-            )
-        )
+        writer.writerow(TIMM_COLUMNS)
         for r in sorted(results, key=lambda r: (-r.top1, -r.top5, r.model)):
             accuracies = (r.top1, 1 - r.top1, r.top5, 1 - r.top5)
             writer.writerow(

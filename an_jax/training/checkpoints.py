@@ -18,8 +18,9 @@ def _accuracy(metrics: dict) -> float:
 
 
 class TrainCheckpoints:
-    """The checkpoints of a working directory, written in the background; close it when done.
+    """The checkpoints of a working directory, written in the background.
 
+    A context manager: on leaving, also by an exception, what was saved is wholly on disk.
     Weights and optimizer state are separate items, so that a model loads without the latter.
 
     Args:
@@ -63,14 +64,16 @@ class TrainCheckpoints:
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return TrainState(**restored[WEIGHTS], **restored[OPTIMIZER])
 
-    def close(self) -> None:
-        """Waits until everything is on disk."""
+    def __enter__(self) -> "TrainCheckpoints":
+        return self
+
+    def __exit__(self, *exception) -> None:
         self._manager.close()
 
 
 def best_step(workdir: Path) -> int:
     """The step with the best accuracy of a run. Raises InputError if none is saved."""
-    options = ocp.CheckpointManagerOptions(best_fn=_accuracy, best_mode="max", read_only=True)
+    options = ocp.CheckpointManagerOptions(best_fn=_accuracy, best_mode="max", create=False)
     with ocp.CheckpointManager(workdir / STEPS, options=options) as manager:
         step = manager.best_step()
     if step is None:

@@ -1,4 +1,4 @@
-"""Training curves of one or several runs: `python -m an_jax.training.curves RUN... --output PNG`."""
+"""Draws the training curves of one or several runs."""
 
 import argparse
 import json

@@ -4,7 +4,6 @@ import time
 from collections import deque
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -17,7 +16,7 @@ from an_jax.data.pipeline import Augmentation, steps_per_epoch, train_batches
 from an_jax.data.test_sets import TEST_SETS, open_test_set
 from an_jax.data.train_sets import get_train_set
 from an_jax.errors import InputError
-from an_jax.evaluation.evaluator import evaluate, make_eval_step
+from an_jax.evaluation.evaluator import Evaluator
 from an_jax.training import workdir as run_directory
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.curves import plot_curves
@@ -59,55 +58,45 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     schedule = cosine_schedule(peak, steps, config.num_epochs, config.warmup_epochs)
     optimizer = sgd(schedule, config.momentum, config.weight_decay)
     train_step = make_train_step(split.definition, optimizer, mesh, preprocessing)
-    eval_step = make_eval_step(split.definition, mesh, preprocessing)
+    evaluate = Evaluator(split.definition, preprocessing, config.eval_batch_size, mesh)
 
-    checkpoints = TrainCheckpoints(workdir)
-    state = parallel.replicate(init_state(split, optimizer), mesh)
-    state = checkpoints.restore_last(state)
-    done = int(state.step)
-    run_directory.drop_metrics_after(workdir, done)
-    print(
-        f"{config.model}: {functional.count(split.params) / 1e6:.3f} M parameters, "
-        f"{len(source)} images of {config.dataset}, {config.num_epochs} epochs of {steps} steps "
-        f"on {mesh.size} device(s)" + (f"; going on after step {done}" if done else "")
-    )
-
-    augmentation = Augmentation(tuple(config.crop_scale), config.horizontal_flip)
-    with tqdm(
-        total=config.num_epochs * steps * config.batch_size,
-        initial=done * config.batch_size,
-        desc=workdir.name,
-        unit="img",
-        mininterval=1.0,
-    ) as progress:
+    with TrainCheckpoints(workdir) as checkpoints:
+        state = parallel.replicate(init_state(split, optimizer), mesh)
+        state = checkpoints.restore_last(state)
+        done = int(state.step)
+        run_directory.drop_metrics_after(workdir, done)
+        print(
+            f"{config.model}: {functional.count(split.params) / 1e6:.3f} M parameters, "
+            f"{len(source)} images of {config.dataset}, {config.num_epochs} epochs of {steps} "
+            f"steps on {mesh.size} device(s)" + (f"; going on after step {done}" if done else "")
+        )
+        progress = tqdm(
+            total=config.num_epochs * steps * config.batch_size,
+            initial=done * config.batch_size,
+            desc=workdir.name,
+            unit="img",
+        )
         for epoch in range(done // steps, config.num_epochs):
-            start = time.perf_counter()
-            first_step = int(state.step) - epoch * steps
+            start, first_step = time.perf_counter(), int(state.step) - epoch * steps
             batches = train_batches(
                 source,
                 config.batch_size,
                 slice(0, config.batch_size),
                 preprocessing,
-                augmentation,
+                Augmentation(tuple(config.crop_scale), config.horizontal_flip),
                 seed=config.seed,
                 epoch=epoch,
                 first_step=first_step,
             )
             state, loss, top1 = run_epoch(train_step, state, batches, mesh, progress, epoch)
-            seconds = time.perf_counter() - start
+            rate = (steps - first_step) * config.batch_size / (time.perf_counter() - start)
             accuracy = evaluate(
-                eval_step,
                 state.params,
                 state.batch_stats,
                 test_source,
-                preprocessing,
-                parallel.round_up_to_devices(config.eval_batch_size),
-                mesh,
                 title=train_set.test_set,
                 leave_progress=False,
             )
-            checkpoints.save(state, accuracy.top1)
-            rate = (steps - first_step) * config.batch_size / seconds
             metrics = {
                 "epoch": epoch + 1,
                 "step": int(state.step),
@@ -118,13 +107,15 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
                 "learning_rate": float(schedule(state.step - 1)),
                 "images_per_second": round(rate, 1),
             }
+            # Before the checkpoint: a line too many is dropped on resuming, a missing one is lost.
             run_directory.append_metrics(workdir, metrics)
+            checkpoints.save(state, accuracy.top1)
             tqdm.write(
                 f"epoch {epoch + 1:3d}/{config.num_epochs}  loss {loss:.4f}  "
                 f"train top-1 {100 * top1:.1f} %  test top-1 {100 * accuracy.top1:.1f} %  "
                 f"{rate:.0f} img/s"
             )
-    checkpoints.close()
+        progress.close()
     plot_curves([workdir], workdir / "curves.png")
 
 

@@ -1,0 +1,65 @@
+"""Pictures for tests, and what Pillow, driven as torchvision does, makes of them."""
+
+import functools
+import io
+
+import numpy as np
+from PIL import Image
+
+
+@functools.cache
+def photographs() -> list[np.ndarray]:
+    """Two real photographs, uint8 [427, 640, 3]."""
+    from sklearn.datasets import load_sample_images
+
+    return load_sample_images().images
+
+
+def encode(image: Image.Image | np.ndarray, file_format: str = "JPEG", **options) -> bytes:
+    """The contents of an image file that Pillow writes."""
+    file = io.BytesIO()
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    """Pillow's pixels, uint8 [H, W, 3]."""
+    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+
+
+def resize(image: np.ndarray, width: int, height: int, interpolation: str) -> Image.Image:
+    """Pillow's resize."""
+    return Image.fromarray(image).resize((width, height), Image.Resampling[interpolation.upper()])
+
+
+def resize_and_center_crop(image: np.ndarray, size: int, crop: int, interpolation: str):
+    """torchvision's Resize(size) and CenterCrop(crop); uint8 [crop, crop, 3]."""
+    height, width = image.shape[:2]
+    if height <= width:
+        width, height = int(size * width / height), size
+    else:
+        width, height = size, int(size * height / width)
+    left, top = round((width - crop) / 2), round((height - crop) / 2)
+    resized = resize(image, width, height, interpolation)
+    return np.asarray(resized.crop((left, top, left + crop, top + crop)))
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """uint8 [height, width, 3]."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Waves of other lengths in each direction and channel; uint8 [height, width, 3]."""
+    across, down, phase = np.random.default_rng(seed).uniform(0, 0.3, (3, 3))
+    y, x = np.arange(height)[:, None, None], np.arange(width)[:, None]
+    return np.uint8(127.5 + 64 * np.sin(down * y + 20 * phase) + 63 * np.sin(across * x))
+
+
+def checkerboard(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Fields of 0 and 255, up to 8 pixels wide and high; uint8 [height, width, 3]."""
+    across, down = np.random.default_rng(seed).integers(1, 9, (2, 3))
+    y, x = np.arange(height)[:, None, None], np.arange(width)[:, None]
+    return np.uint8((y // down + x // across) % 2 * 255)

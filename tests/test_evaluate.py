@@ -1,0 +1,401 @@
+"""evaluate.py: exact numbers in every file it writes, and one clear line where it cannot go on."""
+
+import csv
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+import evaluate as command
+from an_jax import functional, parallel, zoo
+from an_jax.checkpoint import ModelCard, load_model, save_checkpoint
+from an_jax.data.class_index import imagenet_wnids
+from an_jax.data.sources import ImageList
+from an_jax.evaluation import evaluator
+from an_jax.evaluation.metrics import is_in_top, top_predictions
+from tests import pictures
+
+NAME = "resnet_20_bn"
+CARD = ModelCard(NAME, 1000, zoo.get_architecture(NAME).preprocessing, {})
+# Rank that the model gives the label of an image, in turn; of 30 images, 12 and 21 are right.
+RANKS = [0, 0, 3, 5, 0, 1, 700, 4, 5, 0]
+TOP1, TOP5 = 12 / 30, 21 / 30
+
+
+@functools.cache
+def random_split(num_classes=1000, seed=0):
+    """The small model with random weights; as initialized, its blocks would be the identity."""
+    split = functional.split(zoo.abstract_model(NAME, num_classes=num_classes))
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        values = rng.standard_normal(leaf.shape, np.float32)
+        if path.endswith("kernel"):
+            return values * np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        return 0.1 * values + path.endswith((".scale", ".var"))
+
+    params, batch_stats = (
+        {path: np.float32(draw(path, leaf)) for path, leaf in arrays.items()}
+        for arrays in (split.params, split.batch_stats)
+    )
+    return functional.Split(split.definition, params, batch_stats)
+
+
+def save(path, card=CARD, **changes):
+    split = random_split(card.num_classes)
+    save_checkpoint(path, card, split.params | changes, split.batch_stats)
+    return path
+
+
+def softmax_of(checkpoint, images, preprocessing=CARD.preprocessing):
+    """Probabilities [N, C] in NumPy of images that Pillow prepares."""
+    size = preprocessing.image_size
+    resized = int(size / preprocessing.crop_pct)
+    pixels = [
+        pictures.resize_and_center_crop(image, resized, size, preprocessing.interpolation)
+        for image in images
+    ]
+    inputs = (np.stack(pixels) / 255 - preprocessing.mean) / preprocessing.std
+    logits = np.asarray(load_model(checkpoint)(jnp.asarray(inputs, jnp.float32)), np.float64)
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exp / exp.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A directory of two checkpoints, one of which wants other images; and something else."""
+    path = tmp_path_factory.mktemp("checkpoints")
+    other = dataclasses.replace(
+        CARD.preprocessing, image_size=20, crop_pct=0.8, interpolation="bicubic"
+    )
+    save(path / "one")
+    save(path / "two", dataclasses.replace(CARD, preprocessing=other))
+    (path / "notes.txt").touch()
+    return path
+
+
+@pytest.fixture(scope="module")
+def images():
+    """30 JPEGs from the photographs, each another part in another shape."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for i in range(30):
+        top, left, height, width = rng.integers(0, 200, 4)
+        part = pictures.photographs()[i % 2][top:, left:][: 20 + height, : 20 + width]
+        parts.append(pictures.encode(part, quality=90))
+    return parts
+
+
+@pytest.fixture(scope="module")
+def probabilities(checkpoints, images):
+    return softmax_of(checkpoints / "one", map(pictures.decode, images))
+
+
+@pytest.fixture(scope="module")
+def labels(probabilities):
+    """Such that the model gives them RANKS."""
+    order = np.argsort(-probabilities, axis=1)
+    return np.array([order[i, RANKS[i % 10]] for i in range(30)], np.int32)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory, images, labels):
+    path = tmp_path_factory.mktemp("data")
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = path / "imagenet-1k/val" / imagenet_wnids()[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.JPEG").write_bytes(image)
+    return path
+
+
+def run(*arguments):
+    return command.main([str(a) for a in ("--batch_size", 8, *arguments)])
+
+
+def results(output_dir):
+    return json.loads((output_dir / "results.json").read_text())
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(("num_classes", "k"), [(1000, 5), (10, 5), (3, 3)])
+def test_metrics(num_classes, k):
+    rng = np.random.default_rng(0)
+    logits = np.float32(rng.permuted(np.tile(np.arange(num_classes), (64, 1)), axis=1))
+    logits = logits / 8 - 50
+    labels = rng.integers(0, num_classes, 64)
+    classes, probabilities = top_predictions(jnp.asarray(logits))
+    order = np.argsort(-logits, axis=1)[:, :k]
+    np.testing.assert_array_equal(classes, order)
+    exp = np.exp(logits.astype(np.float64))
+    expected = np.take_along_axis(exp / exp.sum(axis=1, keepdims=True), order, axis=1)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
+    for n in (1, 2, 5):
+        expected = [label in row[:n] for label, row in zip(labels, order, strict=True)]
+        np.testing.assert_array_equal(is_in_top(classes, jnp.asarray(labels), n), expected)
+
+
+def test_metrics_of_large_logits():
+    _, probabilities = top_predictions(jnp.array([[3e4, -3e4, 3e4, 0.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(probabilities, [[0.5, 0.5, 0, 0, 0]], rtol=1e-3)
+
+
+def test_reports(tmp_path, capsys, checkpoints, data_dir, images, labels, probabilities):
+    out = tmp_path / "new" / "out"
+    arguments = ["--checkpoint", checkpoints, "--data_dir", data_dir, "--output_dir", out]
+    assert run(*arguments, "--allow_partial", "--save_predictions") == 0
+    table = (out / "results.md").read_text()
+    assert table in capsys.readouterr().out
+
+    one, two = results(out)
+    num_params = functional.count(random_split().params)
+    assert one == {
+        "model": "one",
+        "architecture": NAME,
+        "dataset": "imagenet-1k",
+        "n": 30,
+        "expected": 50000,
+        "top1": TOP1,
+        "top5": TOP5,
+        "num_params": num_params,
+        "image_size": 16,
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "dtype": "float32",
+    }
+    preprocessing = ModelCard.read(checkpoints / "two").preprocessing
+    decoded = list(map(pictures.decode, images))
+    order = np.argsort(-softmax_of(checkpoints / "two", decoded, preprocessing), axis=1)
+    rank = np.argmax(order == labels[:, None], axis=1)
+    assert (two["model"], two["image_size"], two["interpolation"]) == ("two", 20, "bicubic")
+    assert (two["top1"], two["top5"]) == (np.mean(rank < 1), np.mean(rank < 5))
+
+    lines = table.splitlines()
+    assert lines[0] == "| Model | Params (M) | imagenet-1k |"
+    assert lines[2] == f"| one | {num_params / 1e6:.3f} | (0.400, 0.700) n=30 |"
+    assert lines[3].startswith("| two |")
+    assert "imagenet-1k: n = 30 of 50000 images." in table
+
+    rows = (out / "results-imagenet.csv").read_text().splitlines()
+    assert (
+        rows[0] == "model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation"
+    )
+    count = f"{num_params / 1e6:.2f}"
+    assert f"one,16,40.000,60.000,70.000,30.000,{count},1.000,bilinear" in rows
+    assert len(rows) == 3
+    top1 = [float(row["top1"]) for row in read_csv(out / "results-imagenet.csv")]
+    assert top1 == sorted(top1, reverse=True)
+
+    assert (out / "accuracy_by_test_set.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    check_predictions(out / "predictions/one/imagenet-1k.csv", labels, probabilities)
+    assert (out / "predictions/two/imagenet-1k.csv").is_file()
+
+
+def check_predictions(path, labels, probabilities):
+    rows = read_csv(path)
+    ranks = range(1, 6)
+    header = ["filename", "label", *(f"top{i}" for i in ranks), *(f"prob{i}" for i in ranks)]
+    assert list(rows[0]) == header
+    wnids = imagenet_wnids()
+    names = {f"{wnids[label]}/{i}.JPEG": i for i, label in enumerate(labels)}
+    assert [row["filename"] for row in rows] == sorted(names)
+    for row in rows:
+        i = names[row["filename"]]
+        classes = [int(row[f"top{k}"]) for k in ranks]
+        assert int(row["label"]) == labels[i]
+        assert classes == np.argsort(-probabilities[i])[:5].tolist()
+        shown = [float(row[f"prob{k}"]) for k in ranks]
+        np.testing.assert_allclose(shown, probabilities[i, classes], atol=1e-5)
+
+
+def test_preprocessing_and_dtype_can_be_changed(tmp_path, checkpoints, data_dir, images, labels):
+    arguments = ["--checkpoint", checkpoints / "one", "--data_dir", data_dir, "--allow_partial"]
+    changes = ["--image_size", 24, "--crop_pct", 0.75, "--interpolation", "bicubic"]
+    arguments += [*changes, "--save_predictions"]
+    preprocessing = dataclasses.replace(
+        CARD.preprocessing, image_size=24, crop_pct=0.75, interpolation="bicubic"
+    )
+    expected = softmax_of(checkpoints / "one", map(pictures.decode, images), preprocessing)
+    shown = {}
+    for dtype in ("float32", "bfloat16"):
+        out = tmp_path / dtype
+        assert run(*arguments, "--output_dir", out, "--dtype", dtype) == 0
+        (entry,) = results(out)
+        fields = ("n", "image_size", "crop_pct", "interpolation", "dtype")
+        assert [entry[key] for key in fields] == [30, 24, 0.75, "bicubic", dtype]
+        rows = read_csv(out / "predictions/one/imagenet-1k.csv")
+        shown[dtype] = {row["filename"]: float(row["prob1"]) for row in rows}
+    check_predictions(tmp_path / "float32/predictions/one/imagenet-1k.csv", labels, expected)
+    difference = [abs(shown["bfloat16"][name] - p) for name, p in shown["float32"].items()]
+    assert 1e-4 < max(difference) < 0.1
+
+
+def test_several_test_sets(tmp_path):
+    save(tmp_path / "digits", dataclasses.replace(CARD, num_classes=10))
+    arguments = ["--checkpoint", tmp_path / "digits", "--output_dir", tmp_path]
+    assert run(*arguments, "--datasets", "digits,digits-blur", "--batch_size", 100) == 0
+    assert [(e["dataset"], e["n"], e["expected"]) for e in results(tmp_path)] == [
+        ("digits", 360, 360),
+        ("digits-blur", 360, 360),
+    ]
+    table = (tmp_path / "results.md").read_text()
+    assert "| Model | Params (M) | digits | digits-blur |" in table
+    assert "n=" not in table
+    assert (tmp_path / "results-digits-blur.csv").is_file()
+
+
+@functools.cache
+def step_on(devices):
+    """The evaluation of a source on so many devices; jitted once."""
+    split = random_split()
+    mesh = jax.make_mesh(
+        (devices,),
+        (parallel.AXIS,),
+        axis_types=(AxisType.Auto,),
+        devices=jax.devices()[:devices],
+    )
+    evaluate_on = evaluator.Evaluator(split.definition, CARD.preprocessing, 8, mesh)
+    arrays = parallel.replicate((split.params, split.batch_stats), mesh)
+    return lambda source, path: evaluate_on(*arrays, source, title="t", predictions=path)
+
+
+@pytest.mark.parametrize("n", [1, 7, 30])
+def test_any_number_of_devices(tmp_path, images, labels, n):
+    names = [f"{i}.JPEG" for i in range(n)]
+    source = ImageList(names, labels[:n], encoded=images[:n])
+    ranks = np.resize(RANKS, n)
+    rows = {}
+    for devices in (1, 8):
+        accuracy = step_on(devices)(source, tmp_path / f"{devices}.csv")
+        expected = evaluator.Accuracy(n, np.sum(ranks < 1) / n, np.sum(ranks < 5) / n)
+        assert accuracy == expected
+        rows[devices] = read_csv(tmp_path / f"{devices}.csv")
+    assert [row["filename"] for row in rows[8]] == names
+    for one, eight in zip(rows[1], rows[8], strict=True):
+        for key in one:
+            if key.startswith("prob"):
+                assert abs(float(one[key]) - float(eight[key])) <= 1e-5
+            else:
+                assert one[key] == eight[key]
+
+
+@pytest.fixture
+def fails(tmp_path, capsys, checkpoints, data_dir):
+    """Runs with a fault; gives the one line on stderr."""
+
+    def check(*arguments, progress=False, **changes):
+        options = {"checkpoint": checkpoints / "one", "data_dir": data_dir}
+        options |= {"output_dir": tmp_path / "out"} | changes
+        given = [a for key, value in options.items() if value for a in (f"--{key}", value)]
+        assert run("--allow_partial", *given, *arguments) == 1
+        *before, line, after = capsys.readouterr().err.split("\n")
+        assert progress or not before
+        assert after == ""
+        assert line.startswith("error: ")
+        return line
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data_dir": None}, "imagenet-1k needs --data_dir"),
+        ({"data_dir": "/nonexistent/data"}, "no data directory /nonexistent/data"),
+        ({"datasets": "imagenet-2k"}, "unknown test set 'imagenet-2k'"),
+        ({"datasets": "imagenet-1k,digits"}, "one has 1000 classes, digits has 10"),
+        ({"checkpoint": "/nonexistent/model"}, "no checkpoint at /nonexistent/model"),
+        ({"batch_size": "0"}, "--batch_size must be"),
+        ({"batch_size": "-8"}, "--batch_size must be"),
+        ({"image_size": "0"}, "--image_size must be"),
+        ({"crop_pct": "0.0"}, "--crop_pct must be"),
+        ({"crop_pct": "1.5"}, "--crop_pct must be"),
+        ({"crop_pct": "nan"}, "--crop_pct must be"),
+    ],
+)
+def test_bad_arguments(fails, changes, message):
+    assert message in fails(**changes)
+
+
+def test_empty_data_dir(fails, tmp_path):
+    assert f"no imagenet-1k in {tmp_path}" in fails(data_dir=tmp_path)
+
+
+def test_empty_flat_folder(fails, tmp_path):
+    (tmp_path / "imagenet-1k/val").mkdir(parents=True)
+    (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n")
+    assert str(tmp_path / "imagenet-1k/val") in fails(data_dir=tmp_path)
+
+
+def test_partial_set_is_refused(tmp_path, capsys, checkpoints, data_dir):
+    arguments = ["--checkpoint", checkpoints, "--data_dir", data_dir, "--output_dir", tmp_path]
+    assert run(*arguments) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: imagenet-1k has 30 images here, the whole set 50000")
+    assert line.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_checkpoint(fails, tmp_path):
+    (tmp_path / "weights").mkdir()
+    assert f"{tmp_path} is no checkpoint of this project" in fails(checkpoint=tmp_path)
+
+
+def test_damaged_weights(fails, tmp_path):
+    save(tmp_path / "damaged")
+    for file in (tmp_path / "damaged/weights").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    assert f"{tmp_path / 'damaged/weights'} cannot be read" in fails(
+        checkpoint=tmp_path / "damaged"
+    )
+
+
+def test_two_checkpoints_of_one_name(fails, tmp_path, checkpoints):
+    save(tmp_path / "one")
+    assert "two checkpoints are named one" in fails("--checkpoint", tmp_path / "one")
+
+
+def test_other_classes(fails, tmp_path):
+    save(tmp_path / "ten", dataclasses.replace(CARD, num_classes=10))
+    message = "ten has 10 classes, imagenet-1k has 1000"
+    assert message in fails(checkpoint=tmp_path / "ten")
+
+
+def test_corrupt_image(fails, tmp_path, images):
+    folder = tmp_path / "imagenet-1k" / imagenet_wnids()[5]
+    folder.mkdir(parents=True)
+    for i in range(10):
+        (folder / f"{i}.JPEG").write_bytes(images[i][: 300 if i == 9 else None])
+    line = fails(data_dir=tmp_path, progress=True)
+    assert line == f"error: {folder}/9.JPEG is corrupt or no image; replace or remove it"
+
+
+def test_infinite_logits(fails, tmp_path):
+    save(tmp_path / "huge", **{"fc.kernel": np.full((64, 1000), 3e38, np.float32)})
+    line = fails(checkpoint=tmp_path / "huge", progress=True)
+    assert "huge on imagenet-1k: the logits of 8 images are NaN or infinite" in line
+    assert not (tmp_path / "out/results.json").exists()
+
+
+@pytest.mark.parametrize("where", ["out", "out/below"])
+def test_file_in_the_way(fails, tmp_path, where):
+    (tmp_path / "out").touch()
+    assert f"cannot write to {tmp_path / where}" in fails(output_dir=tmp_path / where)
+
+
+@pytest.mark.parametrize("name", ["predictions", "results.json"])
+def test_output_in_the_way(fails, tmp_path, name):
+    """A file where a directory is to be, or the other way round."""
+    path = tmp_path / "out" / name
+    path.parent.mkdir()
+    path.touch() if name == "predictions" else path.mkdir()
+    assert str(path) in fails("--save_predictions", progress=True)

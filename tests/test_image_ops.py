@@ -1,0 +1,282 @@
+"""Decoding, resizing and cropping equal Pillow's, bit for bit; random windows are torchvision's."""
+
+import functools
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import stats
+
+from an_jax.data import augmentation, image_ops
+from an_jax.data.tf_on_cpu import tf
+from tests import pictures
+from tests.pictures import checkerboard, decode, encode, noise, smooth
+
+IMAGE = tf.TensorSpec([None, None, 3], tf.uint8)
+BYTES = tf.TensorSpec([], tf.string)
+interpolations = pytest.mark.parametrize("interpolation", image_ops.INTERPOLATIONS)
+decode_rgb = tf.function(image_ops.decode_rgb, input_signature=[BYTES])
+image_size = tf.function(image_ops.image_size, input_signature=[BYTES])
+decode_window = tf.function(
+    image_ops.decode_window, input_signature=[BYTES, tf.TensorSpec([4], tf.int32)]
+)
+
+
+@functools.cache
+def resize_and_center_crop(size, crop, interpolation):
+    return tf.function(
+        lambda image: image_ops.resize_and_center_crop(image, size, crop, interpolation),
+        input_signature=[IMAGE],
+    )
+
+
+@functools.cache
+def resize_to_square(side, interpolation):
+    return tf.function(
+        lambda image: image_ops.resize(image, (side, side), (0, 0), side, interpolation),
+        input_signature=[IMAGE],
+    )
+
+
+def assert_resized_as_pillow(image, size, crop, interpolation):
+    expected = pictures.resize_and_center_crop(image, size, crop, interpolation)
+    actual = resize_and_center_crop(size, crop, interpolation)(image)
+    np.testing.assert_array_equal(actual, expected)
+
+
+@st.composite
+def images(draw, longest_over_shortest=None):
+    shorter = draw(st.integers(1, 700))
+    limit = shorter * longest_over_shortest if longest_over_shortest else 700
+    height, width = draw(st.permutations([shorter, draw(st.integers(shorter, min(limit, 700)))]))
+    return draw(st.sampled_from([noise, smooth, checkerboard]))(
+        height, width, draw(st.integers(0, 999))
+    )
+
+
+@interpolations
+@pytest.mark.parametrize(
+    ("size", "crop"), [(256, 224), (16, 16), (235, 224), (257, 257), (320, 288)]
+)
+def test_resize_and_center_crop(size, crop, interpolation):
+    @settings(derandomize=True, deadline=None, database=None, max_examples=40)
+    @given(images(longest_over_shortest=20))
+    def check(image):
+        assert_resized_as_pillow(image, size, crop, interpolation)
+
+    check()
+
+
+@interpolations
+@pytest.mark.parametrize("picture", [noise, checkerboard])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (260, 3000), (3000, 260), (2, 700), (700, 2), (256, 256)]
+)
+def test_extreme_shapes(shape, picture, interpolation):
+    assert_resized_as_pillow(picture(*shape), 256, 224, interpolation)
+
+
+@interpolations
+def test_large_image(interpolation):
+    assert_resized_as_pillow(noise(4000, 6000), 256, 224, interpolation)
+
+
+@interpolations
+@pytest.mark.parametrize("side", [16, 61, 224])
+def test_resize_both_directions(side, interpolation):
+    @settings(derandomize=True, deadline=None, database=None, max_examples=20)
+    @given(images())
+    def check(image):
+        expected = np.asarray(pictures.resize(image, side, side, interpolation))
+        np.testing.assert_array_equal(resize_to_square(side, interpolation)(image), expected)
+
+    check()
+
+
+def with_alpha(mode):
+    def convert(image):
+        alpha = np.linspace(0, 255, image.width * image.height).reshape(image.size[::-1])
+        image = image.convert(mode)
+        image.putalpha(Image.fromarray(np.uint8(alpha)))
+        return image
+
+    return convert
+
+
+# Name -> mode of the file, what to do with an RGB image first, how Pillow saves it.
+FORMATS = {
+    "jpeg_75": ("RGB", None, {"quality": 75}),
+    "jpeg_95_444": ("RGB", None, {"quality": 95, "subsampling": "4:4:4"}),
+    "jpeg_95_420": ("RGB", None, {"quality": 95, "subsampling": "4:2:0"}),
+    "jpeg_75_444": ("RGB", None, {"quality": 75, "subsampling": "4:4:4"}),
+    "jpeg_422": ("RGB", None, {"subsampling": "4:2:2"}),
+    "jpeg_411": ("RGB", None, {"subsampling": "4:1:1"}),
+    "jpeg_progressive": ("RGB", None, {"quality": 75, "progressive": True}),
+    "jpeg_rgb": ("RGB", None, {"keep_rgb": True}),
+    "jpeg_gray": ("L", lambda i: i.convert("L"), {}),
+    "jpeg_cmyk": ("CMYK", lambda i: i.convert("CMYK"), {}),
+    "png": ("RGB", None, {"file_format": "PNG"}),
+    "png_rgba": ("RGBA", with_alpha("RGBA"), {"file_format": "PNG"}),
+    "png_gray": ("L", lambda i: i.convert("L"), {"file_format": "PNG"}),
+    "png_gray_alpha": ("LA", with_alpha("LA"), {"file_format": "PNG"}),
+    "png_1_bit": ("1", lambda i: i.convert("1"), {"file_format": "PNG"}),
+    "png_palette": ("P", lambda i: i.quantize(200), {"file_format": "PNG"}),
+    "png_palette_4_bit": ("P", lambda i: i.quantize(9), {"file_format": "PNG"}),
+    "png_palette_transparent": (
+        "P",
+        lambda i: i.quantize(200),
+        {"file_format": "PNG", "transparency": bytes(range(200))},
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # Pillow's
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats(name):
+    mode, convert, options = FORMATS[name]
+    for photograph in pictures.photographs():
+        image = Image.fromarray(photograph)
+        encoded = encode(convert(image) if convert else image, **options)
+        assert Image.open(io.BytesIO(encoded)).mode == mode
+        image = decode_rgb(encoded).numpy()
+        np.testing.assert_array_equal(image, decode(encoded))
+        np.testing.assert_array_equal(image_size(encoded), photograph.shape[:2])
+        for interpolation in image_ops.INTERPOLATIONS:
+            assert_resized_as_pillow(image, 256, 224, interpolation)
+
+
+def test_orientation_is_ignored():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = encode(pictures.photographs()[0], exif=exif)
+    assert Image.open(io.BytesIO(encoded)).getexif()[0x0112] == 6
+    np.testing.assert_array_equal(decode_rgb(encoded), decode(encoded))
+    np.testing.assert_array_equal(image_size(encoded), (427, 640))
+
+
+def random_range(rng, n):
+    """Offset and length of a part of n pixels; of three, one begins and one ends at the border."""
+    length = rng.integers(1, n + 1)
+    return rng.choice([0, n - length, rng.integers(0, n - length + 1)]), length
+
+
+@pytest.mark.parametrize("shape", [(101, 83), (64, 48), (3, 90), (1, 1)])
+@pytest.mark.parametrize("name", ["jpeg_75", "jpeg_95_444", "jpeg_progressive", "jpeg_411", "png"])
+def test_decode_window(name, shape):
+    height, width = shape
+    encoded = encode(
+        pictures.photographs()[1][90 : 90 + height, 60 : 60 + width], **FORMATS[name][2]
+    )
+    whole, rng = decode(encoded), np.random.default_rng(0)
+    windows = [(random_range(rng, height), random_range(rng, width)) for _ in range(150)]
+    for (top, rows), (left, columns) in [((0, height), (0, width)), *windows]:
+        actual = decode_window(encoded, [top, left, rows, columns])
+        np.testing.assert_array_equal(actual, whole[top : top + rows, left : left + columns])
+
+
+@functools.cache
+def random_windows(size, scale, n):
+    """Windows [n, 4] for the seeds that a first epoch has."""
+
+    @tf.function
+    def sample():
+        return tf.map_fn(
+            lambda i: augmentation.random_window(tf.constant(size), scale, tf.stack([7, i])),
+            tf.range(n, dtype=tf.int64),
+            fn_output_signature=tf.int32,
+        )
+
+    return sample().numpy()
+
+
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (1.0, 1.0), (1e-4, 0.01)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (1000, 3), (3, 1000), (37, 53), (375, 500)])
+def test_random_window_is_inside(size, scale):
+    top, left, height, width = random_windows(size, scale, 300).T
+    assert min(top.min(), left.min()) >= 0
+    assert min(height.min(), width.min()) >= 1
+    assert max(top + height) <= size[0]
+    assert max(left + width) <= size[1]
+
+
+@pytest.mark.parametrize("size", [(400, 300), (375, 500), (224, 224)])
+def test_random_window_is_within_bounds(size):
+    _, _, height, width = random_windows(size, (0.08, 0.5), 1000).T
+    area = size[0] * size[1]
+    assert ((height + 0.5) * (width + 0.5) >= 0.08 * area).all()
+    assert ((height - 0.5) * (width - 0.5) <= 0.5 * area).all()
+    assert ((width + 0.5) / (height - 0.5) >= 3 / 4).all()
+    assert ((width - 0.5) / (height + 0.5) <= 4 / 3).all()
+
+
+def test_random_window_distribution():
+    """Up to half of a square, every try fits: nothing is skewed by rejection."""
+    top, left, height, width = random_windows((1000, 1000), (0.08, 0.5), 2000).T
+    log_range = 2 * np.log(4 / 3)
+    samples = {
+        "area": (height * width / 1e6 - 0.08) / 0.42,
+        "ratio": np.log(width / height) / log_range + 0.5,
+        "top": top / (1001 - height),
+        "left": left / (1001 - width),
+    }
+    for name, sample in samples.items():
+        assert stats.kstest(sample, "uniform").pvalue > 1e-3, name
+    correlations = np.corrcoef(list(samples.values())) - np.eye(4)
+    assert np.abs(correlations).max() < 0.1
+
+
+def test_random_window_reaches_every_border():
+    top, left, height, width = random_windows((12, 12), (0.5, 0.6), 300).T
+    for gap in (top, left, 12 - top - height, 12 - left - width):
+        assert 0.15 < np.mean(gap == 0) < 0.5
+
+
+@pytest.mark.parametrize("size", [(1000, 3), (3, 1000), (1, 9), (640, 70)])
+def test_random_window_falls_back_to_the_middle(size):
+    """As in torchvision; no window of the whole area has an allowed ratio."""
+    height, width = size
+    rows = min(height, round(width / (3 / 4)))
+    columns = min(width, round(height * (4 / 3)))
+    expected = [(height - rows) // 2, (width - columns) // 2, rows, columns]
+    assert (random_windows(size, (1.0, 1.0), 50) == expected).all()
+
+
+def test_random_window_depends_on_the_seed():
+    def windows(first, second):
+        return augmentation.random_window(tf.constant([375, 500]), (0.08, 1.0), [first, second])
+
+    a, same, b, c = (windows(*seed).numpy().tolist() for seed in [(3, 5), (3, 5), (3, 6), (4, 5)])
+    assert a == same
+    assert a not in (b, c)
+
+
+@functools.cache
+def augment(flip):
+    return tf.function(
+        lambda encoded, seed: augmentation.augment(
+            encoded, 48, "bicubic", (0.08, 1.0), flip, seed=seed
+        ),
+        input_signature=[BYTES, tf.TensorSpec([2], tf.int64)],
+    )
+
+
+def test_augment():
+    encoded = encode(pictures.photographs()[0])
+    photograph = decode(encoded)
+    windows = random_windows(photograph.shape[:2], (0.08, 1.0), 60)
+    mirrored = []
+    for i, (top, left, height, width) in enumerate(windows):
+        window = photograph[top : top + height, left : left + width]
+        expected = np.asarray(pictures.resize(window, 48, 48, "bicubic"))
+        np.testing.assert_array_equal(augment(False)(encoded, [7, i]), expected)
+        image = augment(True)(encoded, [7, i]).numpy()
+        mirrored.append(not np.array_equal(image, expected))
+        np.testing.assert_array_equal(image, expected[:, :: -1 if mirrored[i] else 1])
+        if i < 5:
+            np.testing.assert_array_equal(image, augment(True)(encoded, [7, i]))
+    assert 20 <= sum(mirrored) <= 40
+    areas = windows[:, 2] * windows[:, 3]
+    assert abs(np.corrcoef(mirrored, areas)[0, 1]) < 0.4

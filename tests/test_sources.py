@@ -1,0 +1,322 @@
+"""Test sets found on disk, and batches of them: nothing lost, doubled, or out of order."""
+
+import io
+import itertools
+import tarfile
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from an_jax.data import digits
+from an_jax.data.class_index import imagenet_wnids
+from an_jax.data.pipeline import Augmentation, eval_batches, steps_per_epoch, train_batches
+from an_jax.data.sources import ImageList, open_tfds
+from an_jax.data.test_sets import open_test_set
+from an_jax.errors import InputError
+from an_jax.zoo import Preprocessing
+from tests.pictures import decode, encode, noise
+
+WNIDS = imagenet_wnids()
+SMALL = Preprocessing(image_size=8, crop_pct=1.0)
+FOLDERS = ["imagenet-1k/val", "imagenet-1k/Data/CLS-LOC/val", "imagenet-1k/ILSVRC/Data/CLS-LOC/val"]
+FOLDERS += ["ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val", "imagenet-1k"]
+
+
+def put(root, name, content=b""):
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(content)
+
+
+def open_partial(data_dir):
+    return open_test_set("imagenet-1k", data_dir, True)
+
+
+def read(source, indices=None):
+    examples = source.read(range(len(source)) if indices is None else indices)
+    return [
+        (e["filename"].decode(), int(e["label"]), e["image"]) for e in examples.as_numpy_iterator()
+    ]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_class_folders(tmp_path, folder):
+    files = {
+        f"{WNIDS[999]}/z.JPEG": b"1",
+        f"{WNIDS[0]}/b.jpg": b"2",
+        f"{WNIDS[0]}/B.PNG": b"3",
+        f"{WNIDS[0]}/a.jpeg": b"4",
+        f"{WNIDS[7]}/x.Jpg": b"5",
+        f"{WNIDS[7]}/x.JPEG.part": b"6",
+        f"{WNIDS[7]}/readme.txt": b"7",
+        f"{WNIDS[7]}/JPEG": b"8",
+        "wnids.txt": b"9",
+    }
+    for name, content in files.items():
+        put(tmp_path / folder, name, content)
+    (tmp_path / folder / WNIDS[7] / "folder.JPEG").mkdir()
+    (tmp_path / folder / WNIDS[8]).mkdir()
+    labels = {"B.PNG": 0, "a.jpeg": 0, "b.jpg": 0, "x.Jpg": 7, "z.JPEG": 999}
+    expected = [
+        (f"{WNIDS[i]}/{name}", i, files[f"{WNIDS[i]}/{name}"]) for name, i in labels.items()
+    ]
+    source = open_partial(tmp_path)
+    assert read(source) == expected
+    assert read(source, [4, 0, 0]) == [expected[4], expected[0], expected[0]]
+    assert source.labels.dtype == np.int32
+
+
+@pytest.mark.parametrize("folder", FOLDERS[:-1])
+@pytest.mark.parametrize("beside", [False, True])
+def test_flat_folder(tmp_path, folder, beside):
+    for name in ("val_2.JPEG", "val_1.JPEG", "val_3.JPEG", "notes.txt"):
+        put(tmp_path / folder, name, name.encode())
+    solution = ["ImageId,PredictionString", f"val_3,{WNIDS[5]} 1 2 3 4 {WNIDS[5]} 5 6 7 8 "]
+    solution += [f"val_1,{WNIDS[999]} 0 0 9 9 ", f"val_2,{WNIDS[0]} 0 0 9 9 ", f"val_4,{WNIDS[1]} "]
+    where = (tmp_path / folder).parent if beside else tmp_path / folder.split("/")[0]
+    put(where, "LOC_val_solution.csv", "\n".join(solution).encode())
+    expected = [("val_1.JPEG", 999), ("val_2.JPEG", 0), ("val_3.JPEG", 5)]
+    assert read(open_partial(tmp_path)) == [(name, i, name.encode()) for name, i in expected]
+
+
+def test_solution_beside_the_images(tmp_path):
+    """Where the error of test_flat_folder_without_solution asks for it."""
+    put(tmp_path, "imagenet-1k/val/val_1.JPEG")
+    solution = f"ImageId,PredictionString\nval_1,{WNIDS[3]} 1 2 3 4 \n"
+    put(tmp_path, "imagenet-1k/val/LOC_val_solution.csv", solution.encode())
+    assert read(open_partial(tmp_path)) == [("val_1.JPEG", 3, b"")]
+
+
+def test_flat_folder_with_unlisted_image(tmp_path):
+    put(tmp_path, "imagenet-1k/val/val_1.JPEG")
+    put(tmp_path, "imagenet-1k/LOC_val_solution.csv", b"ImageId,PredictionString\n")
+    with pytest.raises(InputError, match=r"no class for val_1\.JPEG"):
+        open_partial(tmp_path)
+
+
+def test_flat_folder_without_solution(tmp_path):
+    put(tmp_path, "imagenet-1k/val/val_1.JPEG")
+    with pytest.raises(InputError, match=r"no class folders: .*LOC_val_solution\.csv"):
+        open_partial(tmp_path)
+
+
+def test_unknown_folders_are_named(tmp_path):
+    put(tmp_path, f"imagenet-1k/val/{WNIDS[0]}/a.JPEG")
+    put(tmp_path, "imagenet-1k/val/tench/a.JPEG")
+    with pytest.raises(InputError, match=r"folders that are none of the 1000 classes .*: tench$"):
+        open_partial(tmp_path)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(InputError, match="imagenet-1k needs --data_dir"):
+        open_partial(None)
+    with pytest.raises(InputError, match=f"no data directory {tmp_path / 'absent'}"):
+        open_partial(tmp_path / "absent")
+    with pytest.raises(InputError, match=f"no imagenet-1k in {tmp_path}"):
+        open_partial(tmp_path)
+    with pytest.raises(InputError, match="unknown test set 'imagenet-2k'; there are imagenet-1k,"):
+        open_test_set("imagenet-2k", tmp_path, True)
+    (tmp_path / "imagenet-1k" / WNIDS[0]).mkdir(parents=True)
+    with pytest.raises(InputError, match=r"imagenet-1k holds no images"):
+        open_partial(tmp_path)
+
+
+def test_missing_images_are_counted(tmp_path):
+    put(tmp_path, f"imagenet-1k/val/{WNIDS[0]}/a.JPEG")
+    with pytest.raises(InputError, match=r"has 1 images here, the whole set 50000; .*--allow_part"):
+        open_test_set("imagenet-1k", tmp_path, False)
+    assert len(open_partial(tmp_path)) == 1
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A directory where tfds prepared imagenet2012 from an archive of ten images, and these."""
+    import tensorflow_datasets as tfds
+
+    path = tmp_path_factory.mktemp("tfds")
+    files = {f"ILSVRC2012_val_{i:08d}.JPEG": encode(noise(9, 8 + i, i)) for i in range(1, 11)}
+    with tarfile.open(path / "ILSVRC2012_img_val.tar", "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    config = tfds.download.DownloadConfig(
+        manual_dir=path,
+        compute_stats=tfds.download.ComputeStatsMode.SKIP,
+        try_download_gcs=False,
+        num_shards=3,
+    )
+    tfds.disable_progress_bar()
+    builder = tfds.builder("imagenet2012", data_dir=path)
+    builder.download_and_prepare(download_dir=path / "downloads", download_config=config)
+    return path, files
+
+
+def test_tfds(prepared):
+    data_dir, files = prepared
+    labels = [65, 970, 230, 809, 516, 57, 334, 415, 674, 332]  # of the validation set's first
+    source = open_partial(data_dir)
+    examples = read(source)
+    assert len(source) == 10
+    expected = [
+        (name, i, content) for (name, content), i in zip(files.items(), labels, strict=True)
+    ]
+    assert sorted(examples) == expected
+    for cuts in ([0, 10], [0, 3, 4, 10], [0, 1, 9, 10]):
+        parts = (read(source, range(*part)) for part in itertools.pairwise(cuts))
+        assert list(itertools.chain(*parts)) == examples
+
+
+def test_tfds_empty_range(prepared):
+    """The share of a process where there are more processes than images."""
+    assert read(open_partial(prepared[0]), range(10, 10)) == []
+
+
+def test_tfds_without_the_split(prepared):
+    with pytest.raises(InputError, match=r"imagenet2012 has no split 'test'; prepare it with"):
+        open_tfds("imagenet2012", "test", prepared[0])
+
+
+def in_memory(n, shape=(12, 10)):
+    """Images of which each shows its label."""
+    encoded = [encode(noise(*shape, seed=i), "PNG") for i in range(n)]
+    return ImageList([f"{i}.png" for i in range(n)], np.arange(n, dtype=np.int32), encoded=encoded)
+
+
+@pytest.mark.parametrize("share", [range(0), range(1), range(7), range(8), range(9), range(3, 20)])
+def test_eval_batches(share):
+    batches = list(eval_batches(in_memory(20), share, 8, SMALL))
+    assert len(batches) == -(-len(share) // 8)
+    shapes = {"image": (8, 8, 8, 3), "label": (8,), "filename": (8,), "mask": (8,)}
+    assert all({key: rows.shape for key, rows in b.items()} == shapes for b in batches)
+    kept = [(b["label"][i], b["filename"][i]) for b in batches for i in np.flatnonzero(b["mask"])]
+    assert kept == [(i, b"%d.png" % i) for i in share]
+    filled = [b["mask"].tolist() for b in batches]
+    assert filled == [sorted(mask, reverse=True) for mask in filled]
+
+
+JPEG = encode(noise(40, 40))
+SPOILT = {
+    "truncated": JPEG[: len(JPEG) // 2],
+    "text": b"<html>404 Not Found</html>",
+    "empty": b"",
+    "truncated_png": encode(noise(40, 40), "PNG")[:2000],
+    "webp": encode(noise(8, 8), "WEBP"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "position"), [*((kind, 11) for kind in SPOILT), ("text", 0), ("text", 19)]
+)
+def test_corrupt_image_is_named(tmp_path, kind, position):
+    names = [f"{WNIDS[i // 2]}/{i:02d}.JPEG" for i in range(20)]
+    for i, name in enumerate(names):
+        put(tmp_path / "imagenet-1k/val", name, SPOILT[kind] if i == position else JPEG)
+    batches = eval_batches(open_partial(tmp_path), range(20), 8, SMALL)
+    for _ in range(position // 8):
+        assert next(batches)["mask"].all()
+    path = tmp_path / "imagenet-1k/val" / names[position]
+    with pytest.raises(InputError, match=f"^{path} is corrupt or no image"):
+        next(batches)
+
+
+def test_vanished_image_is_named(tmp_path):
+    path = tmp_path / "imagenet-1k" / WNIDS[0] / "a.JPEG"
+    put(path.parent, "a.JPEG", JPEG)
+    source = open_partial(tmp_path)
+    path.unlink()
+    with pytest.raises(InputError, match=str(path)):
+        list(eval_batches(source, range(1), 8, SMALL))
+
+
+def epoch(source, rows=slice(0, 4), seed=0, number=0, first_step=0):
+    batches = train_batches(
+        source,
+        4,
+        rows,
+        SMALL,
+        Augmentation((0.3, 1.0), True),
+        seed=seed,
+        epoch=number,
+        first_step=first_step,
+    )
+    return list(batches)
+
+
+def labels(batches):
+    return np.concatenate([batch["label"] for batch in batches]).tolist()
+
+
+def assert_equal(actual, expected):
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_equal(a, b)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 10])
+def test_train_batches_see_each_image_once(n):
+    batches = epoch(in_memory(n))
+    assert len(batches) == steps_per_epoch(n, 4)
+    order = labels(batches)
+    assert sorted(order[:n]) == list(range(n))
+    assert order[n:] == (order[:n] * 4)[: -n % 4]
+    assert all(batch["image"].shape == (4, 8, 8, 3) for batch in batches)
+
+
+def test_train_batches_depend_on_seed_and_epoch():
+    source = in_memory(10)
+    first, again, *others = (
+        epoch(source, seed=seed, number=number) for seed, number in [(1, 2), (1, 2), (1, 3), (2, 2)]
+    )
+    assert_equal(again, first)
+    for other in others:
+        assert labels(other) != labels(first)
+        assert by_label(other).keys() == by_label(first).keys()
+        assert not any(
+            np.array_equal(image, by_label(first)[i]) for i, image in by_label(other).items()
+        )
+    assert first[2]["label"][2] == first[0]["label"][0]
+    assert not np.array_equal(first[2]["image"][2], first[0]["image"][0])
+
+
+def by_label(batches):
+    return {i: image for b in batches for i, image in zip(b["label"], b["image"], strict=True)}
+
+
+def test_train_batches_resume():
+    source = in_memory(10)
+    whole = epoch(source)
+    for first_step in range(1, 4):
+        assert_equal(epoch(source, first_step=first_step), whole[first_step:])
+
+
+def test_train_batches_of_two_processes():
+    source = in_memory(10)
+    halves = [epoch(source, rows=rows) for rows in (slice(0, 1), slice(1, 4))]
+    joined = [
+        {key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*halves, strict=True)
+    ]
+    assert_equal(joined, epoch(source))
+
+
+def test_digits():
+    splits = {split: read(digits.open_digits(split)) for split in ("train", "test")}
+    assert [len(examples) for examples in splits.values()] == [1437, 360]
+    found = [label for examples in splits.values() for _, label, _ in examples]
+    np.testing.assert_array_equal(found, load_digits().target)
+    for _, _, encoded in splits["train"][:20] + splits["test"]:
+        image = decode(encoded)
+        assert image.shape == (32, 32, 3)
+        assert image.min() == 0
+        assert image.max() > 150
+
+
+@pytest.mark.parametrize("shift", digits.SHIFTS)
+def test_digits_shifts(shift):
+    source = open_test_set(f"digits-{shift}", None, False)
+    again, plain = digits.open_digits("test", shift), open_test_set("digits", None, False)
+    assert source.encoded == again.encoded
+    np.testing.assert_array_equal(source.labels, plain.labels)
+    changed = sum(a != b for a, b in zip(source.encoded, plain.encoded, strict=True))
+    assert changed == len(source) == 360
+    assert {decode(encoded).shape for encoded in source.encoded} == {(32, 32, 3)}
