@@ -153,7 +153,7 @@ def main(argv=None) -> int:
         if args.crop_pct is not None and not 0 < args.crop_pct <= 1:
             raise InputError("--crop_pct must be above 0 and at most 1")
         run(args)
-    except InputError as error:
+    except (InputError, OSError) as error:  # OSError: the output cannot be written
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

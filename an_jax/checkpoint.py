@@ -2,11 +2,13 @@
 
 converted                       trained (a working directory of train.py)
 ├── model.json                  ├── model.json
-└── weights/                    └── checkpoints/<step>/weights/, .../optimizer/
+├── weights/                    └── checkpoints/<step>/weights/, .../optimizer/
+└── weights.sha256
 """
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -22,6 +24,7 @@ from an_jax import functional, zoo
 from an_jax.errors import InputError
 
 CARD, WEIGHTS, STEPS = "model.json", "weights", "checkpoints"
+DIGEST = "weights.sha256"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +53,14 @@ class ModelCard:
             raise InputError(f"{path} is no checkpoint of this project: it has no {CARD}")
         try:
             fields = json.loads((path / CARD).read_text())
-            fields["preprocessing"] = zoo.Preprocessing(**fields["preprocessing"])
+            values = fields["preprocessing"].items()
+            values = {key: tuple(v) if isinstance(v, list) else v for key, v in values}
+            fields["preprocessing"] = zoo.Preprocessing(**values)
             card = cls(**fields)
             zoo.get_architecture(card.model)
-        except (ValueError, TypeError, KeyError) as error:
+            if not (isinstance(card.num_classes, int) and isinstance(card.source, dict)):
+                raise TypeError("num_classes must be an integer, source an object")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path / CARD} is damaged or of another version: {error}") from error
         return card
 
@@ -101,17 +108,48 @@ def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, f
         InputError: files are missing, damaged, or of other names or shapes.
     """
     directory = _weights_directory(Path(path).absolute())
+    expected = {"params": params, "batch_stats": batch_stats}
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        {"params": params, "batch_stats": batch_stats},
+        expected,
     )
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(directory, target)
+            # Checked first: a restore that fails midway leaves threads behind that print errors.
+            _check_shapes(expected, checkpointer.metadata(directory).item_metadata.tree)
+            arrays = checkpointer.restore(directory, target)
     except Exception as error:  # orbax and tensorstore raise many types for damaged files
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"the weights in {directory} cannot be read: {reason}") from error
+    digest = directory.with_name(DIGEST)
+    if digest.is_file() and digest.read_text().split()[:1] != [_digest(arrays)]:
+        raise InputError(
+            f"the weights in {directory} are not those that were written: convert again"
+        )
+    return arrays
+
+
+def _check_shapes(expected, stored) -> None:
+    for group, arrays in expected.items():
+        shapes = {path: tuple(leaf.shape) for path, leaf in arrays.items()}
+        found = {path: tuple(leaf.shape) for path, leaf in stored[group].items()}
+        different = sorted(p for p in shapes | found if shapes.get(p) != found.get(p))
+        if different:
+            path = different[0]
+            raise ValueError(
+                f"{len(different)} arrays do not fit the model, such as {path}: "
+                f"{found.get(path)}, expected {shapes.get(path)}"
+            )
+
+
+def _digest(arrays) -> str:
+    digest = hashlib.sha256()
+    for group in ("params", "batch_stats"):
+        for path in sorted(arrays[group]):
+            digest.update(path.encode())
+            digest.update(np.ascontiguousarray(arrays[group][path]))
+    return digest.hexdigest()
 
 
 def save_checkpoint(
@@ -128,9 +166,8 @@ def save_checkpoint(
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / WEIGHTS, arrays)
         card.write(temporary)
-        read = restore_weights(temporary, params, batch_stats)
-        if not jax.tree.all(jax.tree.map(np.array_equal, arrays, read)):
-            raise InputError(f"{path} was written but reads back differently: check the disk")
+        (temporary / DIGEST).write_text(f"{_digest(arrays)}  {WEIGHTS}\n")
+        restore_weights(temporary, params, batch_stats)
 
 
 @contextlib.contextmanager
@@ -138,7 +175,7 @@ def replacing(path: str | os.PathLike, *, overwrite: bool):
     """Gives a temporary path beside `path`; on success what is there takes the place of `path`.
 
     Raises:
-        InputError: `path` exists and `overwrite` is not set, or its parent cannot be written.
+        InputError: see check_destination; or it cannot be written.
     """
     path = Path(path).absolute()
     check_destination(path, overwrite=overwrite)
@@ -149,19 +186,22 @@ def replacing(path: str | os.PathLike, *, overwrite: bool):
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
-    except OSError as error:
+    except InputError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # a full disk is any of the three
         raise InputError(f"cannot write {path}: {error}") from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def check_destination(path: str | os.PathLike, *, overwrite: bool) -> None:
-    """Raises InputError if `path` exists and may not be overwritten."""
+    """Raises InputError if `path` exists, unless it is a file or a checkpoint to overwrite."""
     if Path(path).exists() and not overwrite:
         raise InputError(f"{path} exists already; give --overwrite to replace it")
+    if Path(path).is_dir() and not (Path(path) / WEIGHTS).is_dir():
+        raise InputError(f"{path} is a directory, but no converted checkpoint: it is left alone")
 
 
 def _weights_directory(path: Path) -> Path:

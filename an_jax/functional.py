@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 Arrays = dict[str, jax.Array]
@@ -71,5 +72,5 @@ def _nest(arrays: Mapping) -> dict:
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[name] = value
+        node[name] = jnp.asarray(value)  # NumPy arrays would be changed in place
     return tree

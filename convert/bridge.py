@@ -12,6 +12,8 @@ from convert.recognise import Recognised, recognise
 from convert.torch_file import read_state_dict, write_state_dict
 from convert.torch_layout import COUNTER, torch_layout
 
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
 
 def from_torch(source, destination, *, model=None, overwrite=False, say=print) -> ModelCard:
     """Converts a `.pth` file into a checkpoint.
@@ -82,13 +84,17 @@ def _to_arrays(tensors: dict[str, torch.Tensor], found: Recognised) -> dict[str,
         if tensor.path is None:
             continue
         value = tensors[tensor.key]
-        if not value.is_floating_point() or value.dtype == torch.float64:
+        if value.dtype not in _DTYPES:
             defects.append(f"{tensor.key} is {value.dtype}, not float32, float16 or bfloat16")
+        elif value.layout != torch.strided or value.is_meta:
+            defects.append(f"{tensor.key} is no dense tensor")
         elif not torch.isfinite(value).all():
             bad = value.numel() - int(torch.isfinite(value).sum())
             defects.append(f"{tensor.key} has {bad} NaN or infinite values")
         else:
-            arrays[tensor.path] = np.ascontiguousarray(tensor.from_torch(value.float().numpy()))
+            arrays[tensor.path] = np.ascontiguousarray(
+                tensor.from_torch(value.detach().float().numpy())
+            )
     if defects:
         raise InputError("unusable tensors:\n  " + "\n  ".join(defects))
     return arrays
@@ -99,6 +105,10 @@ def _counters(tensors: dict[str, torch.Tensor]) -> int | dict[str, int]:
 
     They serve nothing here, but a round trip gives them back.
     """
-    counters = {key: int(value) for key, value in tensors.items() if key.endswith(COUNTER)}
+    counters = {key: value for key, value in tensors.items() if key.endswith(COUNTER)}
+    odd = [key for key, value in counters.items() if value.dtype not in (torch.int64, torch.int32)]
+    if odd:
+        raise InputError(f"unusable tensors: {odd[0]} is {counters[odd[0]].dtype}, not int64")
+    counters = {key: int(value) for key, value in counters.items()}
     distinct = set(counters.values())
     return counters if len(distinct) > 1 else next(iter(distinct), 0)

@@ -7,7 +7,7 @@ from an_jax import zoo
 from an_jax.errors import InputError
 from convert.torch_layout import COUNTER, TorchTensor, torch_layout
 
-_HEADS = ("fc.weight",)
+_HEADS = ("fc.weight", "fc.bias")
 
 
 class Recognised(NamedTuple):
@@ -15,7 +15,7 @@ class Recognised(NamedTuple):
 
     model: str
     num_classes: int
-    layout: list[TorchTensor]
+    layout: tuple[TorchTensor, ...]
 
 
 class Differences(NamedTuple):
@@ -45,6 +45,8 @@ def recognise(shapes: Mapping[str, tuple[int, ...]], model: str | None = None) -
         InputError: none fits (all differences to the nearest are listed), or several do.
     """
     num_classes = next((shapes[head][0] for head in _HEADS if shapes.get(head)), 1000)
+    if num_classes < 1:
+        raise InputError("the head has no classes")
     if model is not None:
         zoo.get_architecture(model)
     candidates = [model] if model else [*zoo.ARCHITECTURES, *zoo.SMALL_ARCHITECTURES]

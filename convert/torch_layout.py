@@ -5,6 +5,7 @@ leaves and one of children, gives the whole state dict, in its order.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -61,7 +62,8 @@ class TorchTensor:
     from_torch: Callable = _same
 
 
-def torch_layout(model: str, num_classes: int) -> list[TorchTensor]:
+@functools.cache
+def torch_layout(model: str, num_classes: int) -> tuple[TorchTensor, ...]:
     """The state dict of a model of the zoo, in the released order."""
     layout = []
 
@@ -70,7 +72,7 @@ def torch_layout(model: str, num_classes: int) -> list[TorchTensor]:
         layout.extend(_tensors(module, "", ""))
 
     jax.eval_shape(build)
-    return layout
+    return tuple(layout)
 
 
 def _tensors(module: nnx.Module, key: str, path: str) -> Iterator[TorchTensor]:

@@ -81,6 +81,12 @@ def of_training():
     return {**others, "model": state_dict()}
 
 
+def serialized(content, zipped=True):
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
 def run(*arguments):
     return main([str(argument) for argument in arguments])
 
@@ -142,7 +148,11 @@ def test_wrappings(make, described, tmp_path, capsys):
 
 
 def test_legacy_format(tmp_path):
-    torch.save(of_training(), tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    """With a scalar of NumPy 1, as in files of the papers' time."""
+    data = serialized({**of_training(), "best_prec1": np.float64(77)}, zipped=False)
+    old = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert old != data
+    (tmp_path / "x.pth").write_bytes(old)
     assert run(tmp_path / "x.pth", tmp_path / "checkpoint") == 0
     assert_loads(tmp_path / "checkpoint", arrays())
 
@@ -219,12 +229,6 @@ def refused(tmp_path, capsys):
         assert snapshot() == before
 
     return check
-
-
-def serialized(content, zipped=True):
-    buffer = io.BytesIO()
-    torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_wrong_classes_without_noise(damaged, noise, caplog):
 def test_save_that_fails(error, raised, overwrite, tmp_path, monkeypatch):
     destination = tmp_path / "destination"
     if overwrite:
-        destination.mkdir()
+        (destination / "weights").mkdir(parents=True)
         CARD.write(destination)
 
     def write(self, path):
@@ -251,8 +251,9 @@ def test_save_that_fails(error, raised, overwrite, tmp_path, monkeypatch):
 
 
 def test_save_that_reads_back_differently(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint.np, "array_equal", lambda a, b: False)
-    with pytest.raises(InputError, match="reads back differently"):
+    digests = iter(["of what was written", "of what was read"])
+    monkeypatch.setattr(checkpoint, "_digest", lambda arrays: next(digests))
+    with pytest.raises(InputError, match="are not those that were written"):
         save_checkpoint(tmp_path / "destination", CARD, *random_split()[1:])
     assert not list(tmp_path.iterdir())
 
@@ -275,3 +276,14 @@ print(sorted({{"tensorflow", "torch", "orbax"}} & sys.modules.keys()))
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert (run.returncode, run.stdout) == (0, "[]\n"), run.stderr
+
+
+def test_changed_weights_are_noticed(damaged):
+    """Orbax has no checksums: a changed byte would load as other weights."""
+    files = [path for path in damaged.glob("weights/d/*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    with pytest.raises(InputError, match=r"are not those that were written|cannot be read"):
+        an_jax.load_model(damaged)

@@ -48,7 +48,7 @@ def eval_batches(
         try:
             batch = next(batches, None)
         except tf.errors.OpError as error:
-            raise _corrupt(source, share[seen:], error) from error
+            raise _corrupt(source, share[seen : seen + batch_size], error) from error
         if batch is None:
             return
         n = len(batch["label"])
@@ -59,15 +59,15 @@ def eval_batches(
         } | {"mask": np.arange(batch_size) < n}
 
 
-def _corrupt(source: Source, rest: range, error: tf.errors.OpError) -> Exception:
+def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> Exception:
     """Finds the file behind an error: tf.data does not say which it was."""
-    for example in source.read(rest):
+    for position in positions:
         try:
-            image_ops.decode_rgb(example["image"])
+            for example in source.read(range(position, position + 1)):
+                image_ops.decode_rgb(example["image"])
         except tf.errors.OpError:
-            name = example["filename"].numpy().decode()
-            path = f"{source.root}/{name}" if getattr(source, "root", "") else name
-            return InputError(f"{path} is corrupt or no image; replace or remove it")
+            name = source.name(position)
+            return InputError(f"{name} is corrupt or no image; replace or remove it")
     return error
 
 

@@ -54,6 +54,10 @@ class ImageList:
             read_file, num_parallel_calls=tf.data.AUTOTUNE
         )
 
+    def name(self, position: int) -> str:
+        """What to call an image in an error: its path."""
+        return os.path.join(self.root, self.filenames[position])
+
 
 @dataclasses.dataclass(frozen=True)
 class TfdsSplit:
@@ -92,6 +96,11 @@ class TfdsSplit:
             }
         )
 
+    def name(self, position: int) -> str:
+        """What to call an image in an error: its file name and the data set."""
+        (example,) = self.read(range(position, position + 1))
+        return f"{example['filename'].numpy().decode()} of {self.builder.name}"
+
 
 def open_tfds(name: str, split: str, data_dir: Path) -> TfdsSplit | None:
     """A split of a data set that lies prepared in `data_dir`; None if it does not.
@@ -129,8 +138,7 @@ def open_class_folders(root: Path, class_ids: Sequence[str]) -> ImageList:
             + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         )
     names = [f"{f}/{image}" for f in folders for image in _images(root / f)]
-    if not names:
-        raise InputError(f"{root} holds no images (looked for {', '.join(sorted(_SUFFIXES))})")
+    _check_not_empty(names, root)
     labels = np.array([label_of[name.split("/")[0]] for name in names], np.int32)
     return ImageList(names, labels, str(root))
 
@@ -139,18 +147,24 @@ def open_flat_folder(root: Path, solution: Path, class_ids: Sequence[str]) -> Im
     """Images in one folder, labelled by ILSVRC's LOC_val_solution.csv.
 
     Raises:
-        InputError: the file lacks one of the images.
+        InputError: there are no images, or the file lacks one of them.
     """
     with solution.open(newline="") as file:
         wnid_of = {
             row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)
         }
     names = _images(root)
+    _check_not_empty(names, root)
     missing = [name for name in names if wnid_of.get(Path(name).stem) not in class_ids]
     if missing:
         raise InputError(f"{solution} has no class for {missing[0]} and {len(missing) - 1} others")
     labels = [class_ids.index(wnid_of[Path(name).stem]) for name in names]
     return ImageList(names, np.array(labels, np.int32), str(root))
+
+
+def _check_not_empty(names: list[str], root: Path) -> None:
+    if not names:
+        raise InputError(f"{root} holds no images (looked for {', '.join(sorted(_SUFFIXES))})")
 
 
 def _images(folder: Path) -> list[str]:
