@@ -114,20 +114,16 @@ def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, f
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         expected,
     )
+    # What can be checked is checked first: a restore that fails midway leaves threads behind that
+    # print errors, and changed bytes may load as other weights.
+    _check_digests(directory)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            # Checked first: a restore that fails midway leaves threads behind that print errors.
             _check_shapes(expected, checkpointer.metadata(directory).item_metadata.tree)
-            arrays = checkpointer.restore(directory, target)
+            return checkpointer.restore(directory, target)
     except Exception as error:  # orbax and tensorstore raise many types for damaged files
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"the weights in {directory} cannot be read: {reason}") from error
-    digest = directory.with_name(DIGEST)
-    if digest.is_file() and digest.read_text().split()[:1] != [_digest(arrays)]:
-        raise InputError(
-            f"the weights in {directory} are not those that were written: convert again"
-        )
-    return arrays
 
 
 def _check_shapes(expected, stored) -> None:
@@ -143,13 +139,23 @@ def _check_shapes(expected, stored) -> None:
             )
 
 
-def _digest(arrays) -> str:
-    digest = hashlib.sha256()
-    for group in ("params", "batch_stats"):
-        for path in sorted(arrays[group]):
-            digest.update(path.encode())
-            digest.update(np.ascontiguousarray(arrays[group][path]))
-    return digest.hexdigest()
+def _digests(weights: Path) -> str:
+    """A line a file, in the format of `sha256sum`."""
+    files = sorted(path for path in weights.rglob("*") if path.is_file())
+    return "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(weights.parent)}\n"
+        for path in files
+    )
+
+
+def _check_digests(weights: Path) -> None:
+    digests = weights.with_name(DIGEST)
+    written = set(digests.read_text().splitlines()) if digests.is_file() else set()
+    if not written <= set(_digests(weights).splitlines()):
+        raise InputError(
+            f"the files in {weights} are not those that were written (`sha256sum -c {DIGEST}` "
+            "tells which): convert or copy it again"
+        )
 
 
 def save_checkpoint(
@@ -166,8 +172,10 @@ def save_checkpoint(
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / WEIGHTS, arrays)
         card.write(temporary)
-        (temporary / DIGEST).write_text(f"{_digest(arrays)}  {WEIGHTS}\n")
-        restore_weights(temporary, params, batch_stats)
+        (temporary / DIGEST).write_text(_digests(temporary / WEIGHTS))
+        read = restore_weights(temporary, params, batch_stats)
+        if not jax.tree.all(jax.tree.map(np.array_equal, arrays, read)):
+            raise InputError(f"{path} was written but reads back differently: check the disk")
 
 
 @contextlib.contextmanager

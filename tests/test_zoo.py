@@ -197,8 +197,12 @@ def truncate_largest(path):
     os.truncate(largest, largest.stat().st_size // 2)
 
 
-def truncate_metadata(path):
-    os.truncate(path / "weights/_METADATA", 10)
+def change_largest(path):
+    """Orbax has no checksums: a changed byte would load as other weights."""
+    largest = max(weights(path), key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
 
 
 def other_classes(path):
@@ -209,13 +213,19 @@ def other_model(path):
     dataclasses.replace(CARD, model="resnet_20_bn").write(path)
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [delete_all, delete_largest, truncate_largest, truncate_metadata, other_classes, other_model],
-)
+@pytest.mark.parametrize("spoil", [delete_all, delete_largest, truncate_largest, change_largest])
 def test_damaged_weights(spoil, damaged, noise):
     spoil(damaged)
-    with pytest.raises(InputError, match=r"the weights in .*checkpoint/weights cannot be read: ."):
+    with pytest.raises(InputError, match="are not those that were written"):
+        an_jax.load_model(damaged)
+    settle()
+    assert not noise
+
+
+@pytest.mark.parametrize("spoil", [other_classes, other_model])
+def test_weights_of_another_model(spoil, damaged):
+    spoil(damaged)
+    with pytest.raises(InputError, match=r"checkpoint/weights cannot be read: .* do not fit"):
         an_jax.load_model(damaged)
 
 
@@ -251,9 +261,8 @@ def test_save_that_fails(error, raised, overwrite, tmp_path, monkeypatch):
 
 
 def test_save_that_reads_back_differently(tmp_path, monkeypatch):
-    digests = iter(["of what was written", "of what was read"])
-    monkeypatch.setattr(checkpoint, "_digest", lambda arrays: next(digests))
-    with pytest.raises(InputError, match="are not those that were written"):
+    monkeypatch.setattr(checkpoint.np, "array_equal", lambda a, b: False)
+    with pytest.raises(InputError, match="reads back differently"):
         save_checkpoint(tmp_path / "destination", CARD, *random_split()[1:])
     assert not list(tmp_path.iterdir())
 
@@ -276,14 +285,3 @@ print(sorted({{"tensorflow", "torch", "orbax"}} & sys.modules.keys()))
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert (run.returncode, run.stdout) == (0, "[]\n"), run.stderr
-
-
-def test_changed_weights_are_noticed(damaged):
-    """Orbax has no checksums: a changed byte would load as other weights."""
-    files = [path for path in damaged.glob("weights/d/*") if path.is_file()]
-    largest = max(files, key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
-    with pytest.raises(InputError, match=r"are not those that were written|cannot be read"):
-        an_jax.load_model(damaged)
