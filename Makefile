@@ -25,7 +25,7 @@ demo: install
 	$(PY) -m convert $(DEMO)/training/digits_an $(DEMO)/pth/digits_an.pth --to-torch
 	$(PY) -m convert $(DEMO)/pth/digits_bn.pth $(DEMO)/checkpoints/digits_bn
 	$(PY) -m convert $(DEMO)/pth/digits_an.pth $(DEMO)/checkpoints/digits_an
-	$(PY) -m an_jax.training.curves $(DEMO)/training/digits_bn $(DEMO)/training/digits_an --output $(DEMO)/training_curves.png
+	$(PY) -m an_jax.training.curves $(DEMO)/training/digits_an $(DEMO)/training/digits_bn --output $(DEMO)/training_curves.png
 	$(PY) evaluate.py --checkpoint $(DEMO)/checkpoints --output_dir $(DEMO) \
 	  --datasets digits,digits-noise,digits-blur,digits-rotation,digits-contrast,digits-translation
 
@@ -44,4 +44,4 @@ format: install
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs .hypothesis

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         # Otherwise a GPU would multiply in TF32 and a TPU in bfloat16.
         jax.config.update("jax_default_matmul_precision", "highest")
     checkpoints = find_checkpoints(args.checkpoint)
-    datasets = args.datasets.split(",")
+    datasets = list(dict.fromkeys(args.datasets.split(",")))
     sources = {name: open_test_set(name, args.data_dir, args.allow_partial) for name in datasets}
     cards = {name: ModelCard.read(path) for name, path in checkpoints.items()}
     check_classes(cards, {name: TEST_SETS[name].num_classes for name in datasets})
@@ -110,7 +110,8 @@ def run(args: argparse.Namespace) -> None:
                     dtype=args.dtype,
                 )
             )
-    print(write_report(results, args.output_dir))
+        table = write_report(results, args.output_dir)  # after each model: a later one may fail
+    print(table)
     print(f"written to {args.output_dir}")
 
 
@@ -148,10 +149,6 @@ def main(argv=None) -> int:
     try:
         if args.batch_size < 1:
             raise InputError("--batch_size must be at least 1")
-        if args.image_size is not None and args.image_size < 1:
-            raise InputError("--image_size must be at least 1")
-        if args.crop_pct is not None and not 0 < args.crop_pct <= 1:
-            raise InputError("--crop_pct must be above 0 and at most 1")
         run(args)
     except (InputError, OSError) as error:  # OSError: the output cannot be written
         print(f"error: {error}", file=sys.stderr)

@@ -118,8 +118,8 @@ def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, f
     # print errors, and changed bytes may load as other weights.
     _check_digests(directory)
     try:
+        _check_shapes(expected, ocp.PyTreeCheckpointHandler().metadata(directory).tree)
         with ocp.StandardCheckpointer() as checkpointer:
-            _check_shapes(expected, checkpointer.metadata(directory).item_metadata.tree)
             return checkpointer.restore(directory, target)
     except Exception as error:  # orbax and tensorstore raise many types for damaged files
         reason = " ".join(str(error).split())[:300]

@@ -11,6 +11,8 @@ from flax import nnx
 from an_jax.errors import InputError
 from an_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 
+INTERPOLATIONS = ("bilinear", "bicubic")
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -28,6 +30,15 @@ class Preprocessing:
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self):
+        """Raises InputError on a value that makes no sense."""
+        if self.image_size < 1:
+            raise InputError("image_size must be at least 1")
+        if not 0 < self.crop_pct <= 1:
+            raise InputError("crop_pct must be above 0 and at most 1")
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,8 @@ def _rotation(images):
 
 
 def _contrast(images):
-    return images * 0.25 + 96
+    mean = images.mean((1, 2), keepdims=True)
+    return mean + 0.4 * (images - mean)
 
 
 def _translation(images):

@@ -8,7 +8,6 @@ bits, so that every partial sum is an integer below 2**24 and thus exact.
 
 from an_jax.data.tf_on_cpu import tf
 
-INTERPOLATIONS = ("bilinear", "bicubic")
 _WEIGHT_BITS = 22
 
 

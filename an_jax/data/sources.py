@@ -150,9 +150,11 @@ def open_flat_folder(root: Path, solution: Path, class_ids: Sequence[str]) -> Im
         InputError: there are no images, or the file lacks one of them.
     """
     with solution.open(newline="") as file:
-        wnid_of = {
-            row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)
-        }
+        try:
+            rows = csv.DictReader(file)
+            wnid_of = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+        except (KeyError, IndexError, AttributeError) as error:
+            raise InputError(f"{solution} lacks ImageId or PredictionString") from error
     names = _images(root)
     _check_not_empty(names, root)
     missing = [name for name in names if wnid_of.get(Path(name).stem) not in class_ids]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from tqdm import tqdm
 
 from an_jax import functional, parallel
 from an_jax.data.normalization import normalize_images
@@ -15,6 +14,7 @@ from an_jax.data.pipeline import eval_batches
 from an_jax.data.test_sets import Source
 from an_jax.errors import InputError
 from an_jax.evaluation.metrics import is_in_top, top_predictions
+from an_jax.progress import progress_bar
 from an_jax.zoo import Preprocessing
 
 
@@ -68,7 +68,7 @@ class Evaluator:
         source: Source,
         *,
         title: str,
-        leave_progress: bool = True,
+        nested: bool = False,
         predictions: Path | None = None,
     ) -> Accuracy:
         """Runs over a test set.
@@ -77,7 +77,7 @@ class Evaluator:
             params, batch_stats: the weights, on all devices of the mesh.
             source: the images.
             title: stands before the progress bar.
-            leave_progress: whether the bar stays when it is full.
+            nested: whether the bar stands below another one.
             predictions: CSV file to write each image's five best classes to.
 
         Raises:
@@ -102,7 +102,7 @@ class Evaluator:
                 rows.extend(zip(*(column[mask] for column in columns), strict=True))
             progress.update(int(mask.sum()))
 
-        with tqdm(total=len(source), desc=title, unit="img", leave=leave_progress) as progress:
+        with progress_bar(len(source), title, nested=nested) as progress:
             for batch in eval_batches(
                 source, range(len(source)), self._batch_size, self._preprocessing
             ):

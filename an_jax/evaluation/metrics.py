@@ -14,9 +14,8 @@ def top_predictions(logits: jax.Array, k: int = 5) -> tuple[jax.Array, jax.Array
     Returns:
         Classes, int32 [N, k], and their softmax probabilities, [N, k].
     """
-    top, classes = jax.lax.top_k(logits, min(k, logits.shape[-1]))
-    log_sum = jax.scipy.special.logsumexp(logits, axis=-1, keepdims=True)
-    return classes, jnp.exp(top - log_sum)
+    classes = jax.lax.top_k(logits, min(k, logits.shape[-1]))[1]
+    return classes, jnp.take_along_axis(jax.nn.softmax(logits), classes, axis=-1)
 
 
 def is_in_top(classes: jax.Array, labels: jax.Array, k: int) -> jax.Array:

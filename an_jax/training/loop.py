@@ -17,6 +17,7 @@ from an_jax.data.test_sets import TEST_SETS, open_test_set
 from an_jax.data.train_sets import get_train_set
 from an_jax.errors import InputError
 from an_jax.evaluation.evaluator import Evaluator
+from an_jax.progress import progress_bar
 from an_jax.training import workdir as run_directory
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.curves import plot_curves
@@ -70,11 +71,10 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
             f"{len(source)} images of {config.dataset}, {config.num_epochs} epochs of {steps} "
             f"steps on {mesh.size} device(s)" + (f"; going on after step {done}" if done else "")
         )
-        progress = tqdm(
-            total=config.num_epochs * steps * config.batch_size,
+        progress = progress_bar(
+            config.num_epochs * steps * config.batch_size,
+            workdir.name,
             initial=done * config.batch_size,
-            desc=workdir.name,
-            unit="img",
         )
         for epoch in range(done // steps, config.num_epochs):
             start, first_step = time.perf_counter(), int(state.step) - epoch * steps
@@ -95,7 +95,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
                 state.batch_stats,
                 test_source,
                 title=train_set.test_set,
-                leave_progress=False,
+                nested=True,
             )
             metrics = {
                 "epoch": epoch + 1,
@@ -110,10 +110,11 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
             # Before the checkpoint: a line too many is dropped on resuming, a missing one is lost.
             run_directory.append_metrics(workdir, metrics)
             checkpoints.save(state, accuracy.top1)
+            minutes = (config.num_epochs - epoch - 1) * (time.perf_counter() - start) / 60
             tqdm.write(
                 f"epoch {epoch + 1:3d}/{config.num_epochs}  loss {loss:.4f}  "
                 f"train top-1 {100 * top1:.1f} %  test top-1 {100 * accuracy.top1:.1f} %  "
-                f"{rate:.0f} img/s"
+                f"{rate:.0f} img/s  {minutes:.1f} min left"
             )
         progress.close()
     plot_curves([workdir], workdir / "curves.png")
