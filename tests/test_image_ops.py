@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
+from an_jax import zoo
 from an_jax.data import augmentation, image_ops
 from an_jax.data.tf_on_cpu import tf
 from tests import pictures
@@ -17,7 +18,7 @@ from tests.pictures import checkerboard, decode, encode, noise, smooth
 
 IMAGE = tf.TensorSpec([None, None, 3], tf.uint8)
 BYTES = tf.TensorSpec([], tf.string)
-interpolations = pytest.mark.parametrize("interpolation", image_ops.INTERPOLATIONS)
+interpolations = pytest.mark.parametrize("interpolation", zoo.INTERPOLATIONS)
 decode_rgb = tf.function(image_ops.decode_rgb, input_signature=[BYTES])
 image_size = tf.function(image_ops.image_size, input_signature=[BYTES])
 decode_window = tf.function(
@@ -144,7 +145,7 @@ def test_formats(name):
         image = decode_rgb(encoded).numpy()
         np.testing.assert_array_equal(image, decode(encoded))
         np.testing.assert_array_equal(image_size(encoded), photograph.shape[:2])
-        for interpolation in image_ops.INTERPOLATIONS:
+        for interpolation in zoo.INTERPOLATIONS:
             assert_resized_as_pillow(image, 256, 224, interpolation)
 
 
