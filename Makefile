@@ -9,7 +9,7 @@ DEMO := runs/demo
 install: .venv/installed
 
 .venv/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'
 	@echo "Installing into .venv: once, some minutes."
 	@$(PYTHON) -m venv .venv
 	@# On Linux, PyPI's torch brings gigabytes of CUDA; PyTorch's own index has a CPU build.
@@ -44,4 +44,4 @@ format: install
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf .venv runs .hypothesis
+	rm -rf .venv .hypothesis $(DEMO)

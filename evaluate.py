@@ -47,7 +47,8 @@ def find_checkpoints(paths: list[Path]) -> dict[str, Path]:
 
     found: dict[str, Path] = {}
     for path in paths:
-        inside = sorted(filter(is_checkpoint, path.iterdir())) if path.is_dir() else []
+        children = sorted(path.iterdir()) if path.is_dir() else []
+        inside = [c for c in children if is_checkpoint(c) and not c.name.startswith(".")]
         if is_checkpoint(path) or not inside:
             inside = [path]
             ModelCard.read(path)

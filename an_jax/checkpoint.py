@@ -167,7 +167,8 @@ def save_checkpoint(
         InputError: the destination exists and `overwrite` is not set, or it cannot be written.
     """
     arrays = {"params": params, "batch_stats": batch_stats}
-    with replacing(path, overwrite=overwrite) as temporary:
+    check_destination(path, overwrite=overwrite, directory=True)
+    with replacing(path) as temporary:
         temporary.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / WEIGHTS, arrays)
@@ -179,21 +180,21 @@ def save_checkpoint(
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike, *, overwrite: bool):
+def replacing(path: str | os.PathLike):
     """Gives a temporary path beside `path`; on success what is there takes the place of `path`.
 
     Raises:
-        InputError: see check_destination; or it cannot be written.
+        InputError: it cannot be written.
     """
     path = Path(path).absolute()
-    check_destination(path, overwrite=overwrite)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{x}") for x in ("tmp", "old"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
+        if path.is_dir():  # a directory cannot be replaced in one step
+            os.replace(path, old)
         os.replace(temporary, path)
+        shutil.rmtree(old, ignore_errors=True)
     except InputError:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # a full disk is any of the three
@@ -204,12 +205,23 @@ def replacing(path: str | os.PathLike, *, overwrite: bool):
             temporary.unlink()
 
 
-def check_destination(path: str | os.PathLike, *, overwrite: bool) -> None:
-    """Raises InputError if `path` exists, unless it is a file or a checkpoint to overwrite."""
-    if Path(path).exists() and not overwrite:
+def check_destination(path: str | os.PathLike, *, overwrite: bool, directory: bool) -> None:
+    """Raises InputError if `path` exists, unless to overwrite a thing of the kind to be written.
+
+    Args:
+        path: what is going to be written.
+        overwrite: whether it may replace something.
+        directory: whether it is a checkpoint directory, or else a file.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    if directory and not (path / WEIGHTS).is_dir():
+        raise InputError(f"{path} exists and is no converted checkpoint: it is left alone")
+    if not directory and not path.is_file():
+        raise InputError(f"{path} exists and is no file: it is left alone")
+    if not overwrite:
         raise InputError(f"{path} exists already; give --overwrite to replace it")
-    if Path(path).is_dir() and not (Path(path) / WEIGHTS).is_dir():
-        raise InputError(f"{path} is a directory, but no converted checkpoint: it is left alone")
 
 
 def _weights_directory(path: Path) -> Path:

@@ -127,7 +127,7 @@ def create_model(
     """A new model with the papers' random initialization, in training mode (see model.eval()).
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`, or of `SMALL_ARCHITECTURES`.
         num_classes: number of logits.
         dtype: compute dtype: float32, bfloat16, or float64 (under jax_enable_x64). Parameters,
             statistics, attention and logits are in at least float32.

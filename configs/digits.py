@@ -4,12 +4,15 @@ python train.py --config=configs/digits.py:an --workdir=runs/digits_an
 """
 
 import ml_collections
+from absl import flags
 
 MODELS = {"bn": "resnet_20_bn", "an": "resnet_20_an_bn1"}
 
 
 def get_config(norm: str = "an") -> ml_collections.ConfigDict:
     """`norm` is "bn" or "an"; all else is the same for both."""
+    if norm not in MODELS:
+        raise flags.IllegalFlagValueError(f"--config=configs/digits.py:{norm}: choose bn or an")
     config = ml_collections.ConfigDict()
     config.model = MODELS[norm]
     config.dataset = "digits"

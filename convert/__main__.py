@@ -4,7 +4,6 @@ import argparse
 import sys
 
 from an_jax.errors import InputError
-from convert.bridge import from_torch, to_torch
 
 
 def main(argv=None) -> int:
@@ -24,6 +23,11 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     if args.to_torch and args.model:
         parser.error("--model goes with a .pth source: a checkpoint knows its own")
+    try:
+        from convert.bridge import from_torch, to_torch
+    except ImportError as error:
+        print(f"error: {error}; conversion needs: pip install 'an_jax[convert]'", file=sys.stderr)
+        return 1
     try:
         if args.to_torch:
             to_torch(args.source, args.destination, overwrite=args.overwrite)

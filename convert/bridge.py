@@ -28,7 +28,7 @@ def from_torch(source, destination, *, model=None, overwrite=False, say=print) -
     Raises:
         InputError: any defect of the file, or an existing destination; nothing is written then.
     """
-    check_destination(destination, overwrite=overwrite)
+    check_destination(destination, overwrite=overwrite, directory=True)
     tensors, description = read_state_dict(source)
     say(f"read        {source}: {description}")
     found = recognise({key: tuple(tensor.shape) for key, tensor in tensors.items()}, model)
@@ -59,7 +59,7 @@ def to_torch(checkpoint, destination, *, overwrite=False, say=print) -> None:
     Raises:
         InputError: no (whole) checkpoint, or an existing destination.
     """
-    check_destination(destination, overwrite=overwrite)
+    check_destination(destination, overwrite=overwrite, directory=False)
     card = ModelCard.read(checkpoint)
     split = functional.split(zoo.abstract_model(card.model, num_classes=card.num_classes))
     weights = restore_weights(checkpoint, split.params, split.batch_stats)
@@ -73,7 +73,7 @@ def to_torch(checkpoint, destination, *, overwrite=False, say=print) -> None:
             tensors[tensor.key] = np.int64(count)
         else:
             tensors[tensor.key] = tensor.to_torch(np.asarray(arrays[tensor.path]))
-    write_state_dict(destination, tensors, overwrite=overwrite)
+    write_state_dict(destination, tensors)
     say(f"wrote       {destination}: a state dict of {len(tensors)} tensors")
 
 

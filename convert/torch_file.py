@@ -58,14 +58,10 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], str]:
     return dict(state_dict), description
 
 
-def write_state_dict(path: str | Path, tensors: dict[str, np.ndarray], *, overwrite: bool) -> None:
-    """Writes a bare state dict, whole or not at all.
-
-    Raises:
-        InputError: `path` exists and `overwrite` is not set, or cannot be written.
-    """
+def write_state_dict(path: str | Path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes a bare state dict, whole or not at all. Raises InputError if it cannot be written."""
     state_dict = {key: torch.from_numpy(np.array(array)) for key, array in tensors.items()}
-    with replacing(path, overwrite=overwrite) as temporary:
+    with replacing(path) as temporary:
         torch.save(state_dict, temporary)
 
 
@@ -74,10 +70,13 @@ def _is_mapping(value) -> bool:
 
 
 def _load(path: Path):
-    if not path.is_file():
-        raise InputError(f"no file {path}")
-    with path.open("rb") as file:
-        head = file.read(4)
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; a checkpoint is converted with --to-torch")
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise InputError(f"no file {path} that can be read: {error.strerror}") from error
     if head[:2] != b"PK" and head[:1] != b"\x80":
         kind = f"it begins with {head!r}" if head else "it is empty"
         raise InputError(f"{path} is not a torch file: {kind}")

@@ -25,13 +25,6 @@ from tests import reference
 
 NAME = "resnet_20_an_bn1"
 AMBIGUOUS = ["resnet_34_se_bn1", "resnet_34_se_bn2"]
-layout = functools.cache(torch_layout)
-
-
-@pytest.fixture(autouse=True)
-def cached_layouts(monkeypatch):
-    """To build the layouts of all models takes three seconds."""
-    monkeypatch.setattr("convert.recognise.torch_layout", layout)
 
 
 @functools.cache
@@ -40,14 +33,14 @@ def arrays(num_classes=10):
     rng = np.random.default_rng(0)
     return {
         tensor.key: torch.tensor(rng.standard_normal(tensor.shape, np.float32))
-        for tensor in layout(NAME, num_classes)
+        for tensor in torch_layout(NAME, num_classes)
         if tensor.path
     }
 
 
 def state_dict(num_classes=10, count=lambda i: 0):
     """In the released order; the i-th tensor, if a counter, is count(i)."""
-    keys, tensors = [t.key for t in layout(NAME, num_classes)], arrays(num_classes)
+    keys, tensors = [t.key for t in torch_layout(NAME, num_classes)], arrays(num_classes)
     return {k: tensors[k] if k in tensors else torch.tensor(count(i)) for i, k in enumerate(keys)}
 
 
@@ -95,7 +88,9 @@ def assert_loads(checkpoint, tensors, num_classes=10):
     _, params, batch_stats = functional.split(an_jax.load_model(checkpoint))
     loaded = params | batch_stats
     expected = {
-        t.path: t.from_torch(tensors[t.key].numpy()) for t in layout(NAME, num_classes) if t.path
+        t.path: t.from_torch(tensors[t.key].numpy())
+        for t in torch_layout(NAME, num_classes)
+        if t.path
     }
     assert loaded.keys() == expected.keys()
     assert all(np.array_equal(loaded[path], expected[path]) for path in expected)
@@ -436,3 +431,13 @@ def test_command(tmp_path):
     done = subprocess.run(command, **options)
     assert (done.returncode, done.stderr) == (0, "")
     assert_loads(tmp_path / "checkpoint", arrays())
+
+
+def test_a_checkpoint_is_not_replaced_by_a_file(tmp_path, capsys):
+    """Not even by its own export."""
+    torch.save(state_dict(), tmp_path / "x.pth")
+    assert run(tmp_path / "x.pth", tmp_path / "checkpoint") == 0
+    arguments = ("--to-torch", "--overwrite")
+    assert run(tmp_path / "checkpoint", tmp_path / "checkpoint", *arguments) == 1
+    assert "exists and is no file" in capsys.readouterr().err
+    assert (tmp_path / "checkpoint/model.json").is_file()

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,7 @@ def checkpoints(tmp_path_factory):
     save(path / "one")
     save(path / "two", dataclasses.replace(CARD, preprocessing=other))
     (path / "notes.txt").touch()
+    shutil.copytree(path / "one", path / ".two.123.tmp")  # left by a process that was killed
     return path
 
 

@@ -14,10 +14,12 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from an_jax import create_model, functional, load_model, parallel
+from an_jax.checkpoint import ModelCard
 from an_jax.errors import InputError
 from an_jax.training import curves, loop, optimizer
 from an_jax.training.checkpoints import TrainCheckpoints, best_step
 from an_jax.training.step import init_state, train_step
+from an_jax.training.workdir import open_workdir
 from configs import digits
 from tests.reference import FIXTURES
 
@@ -102,7 +104,7 @@ def test_eight_devices_are_eight_replicas_with_averaged_gradients():
 
 def config(**changes):
     result = digits.get_config("an")
-    result.update(num_epochs=2, warmup_epochs=1, batch_size=240, **changes)
+    result.update({"num_epochs": 2, "warmup_epochs": 1, "batch_size": 240} | changes)
     return result
 
 
@@ -169,7 +171,7 @@ def test_metrics_of_an_epoch_that_was_not_saved_are_dropped(finished, tmp_path, 
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
     with (workdir / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 3, "step": 18}\n')
+        file.write('{"epoch": 3, "step": 18}\n{"epoch": 4, "st')
     loop.train(config(), workdir)
     assert len(curves.read_metrics(workdir)) == 2
 
@@ -180,6 +182,10 @@ def test_metrics_of_an_epoch_that_was_not_saved_are_dropped(finished, tmp_path, 
         ({"learning_rate": 1e12}, "the loss is (nan|inf)"),
         ({"model": "resnet_20"}, "nearest names are .*resnet_20_bn"),
         ({"dataset": "digit"}, "unknown training set 'digit'"),
+        ({"dtype": "float16"}, "dtype must be float32 or bfloat16, not float16"),
+        ({"batch_size": 12}, r"12 does not divide among 8 device\(s\)"),
+        ({"batch_size": 8}, "with at least 2 images for each"),
+        ({"num_epochs": 0}, "num_epochs must be above warmup_epochs"),
     ],
 )
 def test_a_bad_configuration_stops_with_a_reason(tmp_path, changes, message):
@@ -194,11 +200,27 @@ def test_another_configuration_is_not_mixed_into_a_run(finished):
     assert (finished / "config.json").read_text() == before
 
 
-def test_a_batch_that_does_not_divide_is_refused(tmp_path):
-    bad = config()
-    bad.batch_size = 12
-    with pytest.raises(InputError, match="12 does not divide among 8 devices"):
-        loop.train(bad, tmp_path / "run")
+def test_a_run_that_saved_nothing_does_not_pin_its_configuration(tmp_path):
+    with pytest.raises(InputError, match="the loss is"):
+        loop.train(config(learning_rate=1e12), tmp_path / "run")
+    card = ModelCard.read(tmp_path / "run")
+    open_workdir(tmp_path / "run", config(seed=1), card)
+    assert json.loads((tmp_path / "run/config.json").read_text())["seed"] == 1
+
+
+def test_a_checkpoint_is_no_workdir(tmp_path, finished):
+    shutil.copy(finished / "model.json", tmp_path)
+    with pytest.raises(InputError, match="holds a checkpoint, not a run"):
+        loop.train(config(), tmp_path)
+
+
+def test_a_damaged_step_is_named(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    last = workdir / "checkpoints/12/optimizer"
+    shutil.rmtree(last)
+    with pytest.raises(InputError, match=r"checkpoints/12 cannot be read: .*remove it to go on"):
+        loop.train(config(), workdir)
 
 
 def test_an_unwritable_workdir_is_refused(tmp_path):

@@ -1,7 +1,7 @@
 """The handwritten digits that ship inside scikit-learn: real images, offline, and shifts of them.
 
-1797 digits of 8x8 pixels by some 40 writers (Alpaydin & Kaynak, 1998; the test part of the UCI
-set), enlarged to 32x32 and stored as PNG, so that they take the way of every other image.
+1797 digits of 8x8 pixels by 13 writers (Alpaydin & Kaynak, 1998; the test part of the UCI set),
+enlarged to 32x32 and stored as PNG, so that they take the way of every other image.
 """
 
 import functools
@@ -58,7 +58,7 @@ SHIFTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def open_digits(split: str, shift: str | None = None) -> ImageList:
-    """The digits, the first 1437 for "train", the last 360 (other writers) for "test".
+    """The digits, the first 1437 for "train", the last 360 for "test".
 
     Raises:
         InputError: scikit-learn is not installed.

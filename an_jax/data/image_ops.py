@@ -3,7 +3,8 @@
 Pillow resizes in two passes, horizontal first (until version 13, with which the published numbers
 were made), each a sum of uint8 pixels times 22-bit fixed-point weights, rounded to uint8. Here a
 pass is a block-banded float32 matrix product. Each weight is split into its high 14 and low 8
-bits, so that every partial sum is an integer below 2**24 and thus exact.
+bits, so that every partial sum is an integer below 2**24 and thus exact: up to 258 taps, that is,
+reductions to a 128th (bilinear) or a 64th (bicubic) of the size.
 """
 
 from an_jax.data.tf_on_cpu import tf

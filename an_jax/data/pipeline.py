@@ -59,7 +59,7 @@ def eval_batches(
         } | {"mask": np.arange(batch_size) < n}
 
 
-def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> Exception:
+def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> InputError:
     """Finds the file behind an error: tf.data does not say which it was."""
     for position in positions:
         try:
@@ -68,7 +68,7 @@ def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> Exce
         except tf.errors.OpError:
             name = source.name(position)
             return InputError(f"{name} is corrupt or no image; replace or remove it")
-    return error
+    raise error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,6 @@ A new set is one entry here and one paragraph in docs/test_sets.md.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,7 +90,6 @@ TEST_SETS: dict[str, TestSet] = {
 }
 
 
-@functools.cache
 def open_test_set(name: str, data_dir: Path | None, allow_partial: bool) -> Source:
     """Opens a set and counts it.
 
@@ -107,6 +105,8 @@ def open_test_set(name: str, data_dir: Path | None, allow_partial: bool) -> Sour
         if not data_dir.is_dir():
             raise InputError(f"no data directory {data_dir}")
     source = test_set.open(data_dir)
+    if not len(source):
+        raise InputError(f"{name} is empty in {data_dir}")
     if len(source) != test_set.num_images and not allow_partial:
         raise InputError(
             f"{name} has {len(source)} images here, the whole set {test_set.num_images}; "

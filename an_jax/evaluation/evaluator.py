@@ -94,7 +94,7 @@ class Evaluator:
             if totals["not_finite"]:
                 raise InputError(
                     f"{title}: the logits of {totals['not_finite']} images are NaN or infinite; "
-                    "the weights do not fit these inputs (see --image_size, --dtype)"
+                    "the weights do not fit these inputs"
                 )
             if predictions is not None:
                 classes, probabilities = jax.device_get(outputs)

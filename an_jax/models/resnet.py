@@ -13,6 +13,7 @@ from an_jax.nn import Conv, Head, Sequential, SqueezeExcite, avg_pool_ceil, max_
 
 
 def identity(x: jax.Array) -> jax.Array:
+    """x."""
     return x
 
 
@@ -26,6 +27,7 @@ class BasicBlock(nnx.Module):
         average_shortcut: reduce a strided shortcut by average pooling (ResNetV1d).
         norm: (slot, features, zero_init=False) -> norm layer.
         squeeze_excite: (slot, features) -> SqueezeExcite or identity.
+        dtype, rngs: compute dtype, and source of the initialization.
     """
 
     expansion = 1
@@ -94,7 +96,7 @@ def shortcut(in_features, out_features, stride, average, norm, *, dtype, rngs) -
 
 
 class ResNet(nnx.Module):
-    """Residual network for images of any size (above 32 px, fewer pixels than strides remain).
+    """Residual network for images of any size; below 33 px the last maps are single pixels.
 
     Args:
         block: BasicBlock or Bottleneck.

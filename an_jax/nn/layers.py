@@ -86,7 +86,13 @@ class Head(nnx.Linear):
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
-    """Largest value of each window; [N, H, W, C] -> [N, H', W', C], sizes rounded down."""
+    """Largest value of each window; [N, H, W, C] -> [N, H', W', C], sizes rounded down.
+
+    Raises:
+        ValueError: no window fits.
+    """
+    if min(x.shape[1:3]) + 2 * padding < window:
+        raise ValueError(f"maps of {x.shape[1]}x{x.shape[2]} are too small: use larger images")
     pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     lowest = np.array(-np.inf, x.dtype)
     return lax.reduce_window(

@@ -50,7 +50,11 @@ class TrainCheckpoints:
         self._manager.save(int(state.step), args=args, metrics={"top1": top1})
 
     def restore_last(self, state: TrainState) -> TrainState:
-        """The last state saved, placed like the given one; the given one if there is none."""
+        """The last state saved, placed like the given one; the given one if there is none.
+
+        Raises:
+            InputError: the files are damaged.
+        """
         step = self._manager.latest_step()
         if step is None:
             return state
@@ -61,7 +65,14 @@ class TrainCheckpoints:
             {WEIGHTS: weights, OPTIMIZER: optimizer},
         )
         items = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # orbax and tensorstore raise many types for damaged files
+            directory = self._manager.directory / str(step)
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{directory} cannot be read: {reason}; remove it to go on from an earlier step"
+            ) from error
         return TrainState(**restored[WEIGHTS], **restored[OPTIMIZER])
 
     def __enter__(self) -> "TrainCheckpoints":

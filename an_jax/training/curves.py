@@ -1,6 +1,7 @@
 """Draws the training curves of one or several runs."""
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -11,11 +12,15 @@ METRICS = "metrics.jsonl"
 
 
 def read_metrics(workdir: Path) -> list[dict]:
-    """The epochs of a run, a dictionary each. Raises InputError if there are none."""
+    """The finished epochs of a run, a dictionary each. Raises InputError if it is no run."""
     path = workdir / METRICS
     if not path.is_file():
         raise InputError(f"{workdir} is no training run: it has no {METRICS}")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    epochs = []
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(ValueError):  # a line cut short by a kill
+            epochs.append(json.loads(line))
+    return epochs
 
 
 def plot_curves(workdirs: list[Path], path: Path) -> None:
@@ -29,6 +34,8 @@ def plot_curves(workdirs: list[Path], path: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for workdir in workdirs:
         epochs = read_metrics(workdir)
+        if not epochs:
+            raise InputError(f"{workdir} has no finished epoch yet")
         x = [epoch["epoch"] for epoch in epochs]
         (line,) = left.plot(x, [epoch["loss"] for epoch in epochs], label=workdir.name)
         color = line.get_color()

@@ -37,10 +37,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """
     workdir = workdir.absolute()
     mesh = parallel.make_mesh()
-    if config.batch_size % mesh.size:
-        raise InputError(
-            f"batch_size {config.batch_size} does not divide among {mesh.size} devices"
-        )
+    check_config(config, mesh.size)
     train_set = get_train_set(config.dataset)
     test_set = TEST_SETS[train_set.test_set]
     preprocessing = zoo.get_architecture(config.model).preprocessing
@@ -118,6 +115,19 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
             )
         progress.close()
     plot_curves([workdir], workdir / "curves.png")
+
+
+def check_config(config: ml_collections.ConfigDict, num_devices: int) -> None:
+    """Raises InputError on numbers that no training can have."""
+    if config.dtype not in ("float32", "bfloat16"):
+        raise InputError(f"dtype must be float32 or bfloat16, not {config.dtype}")
+    if not 0 <= config.warmup_epochs < config.num_epochs:
+        raise InputError("num_epochs must be above warmup_epochs, and these at least 0")
+    if config.batch_size % num_devices or config.batch_size < 2 * num_devices:
+        raise InputError(
+            f"batch_size {config.batch_size} does not divide among {num_devices} device(s) "
+            "with at least 2 images for each"
+        )
 
 
 def run_epoch(step, state, batches, mesh, progress: tqdm, epoch: int):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import ml_collections
 
-from an_jax.checkpoint import ModelCard
+from an_jax.checkpoint import STEPS, ModelCard, is_checkpoint, replacing
 from an_jax.errors import InputError
-from an_jax.training.curves import METRICS
+from an_jax.training.curves import METRICS, read_metrics
 
 CONFIG = "config.json"
 
@@ -16,12 +16,14 @@ def open_workdir(workdir: Path, config: ml_collections.ConfigDict, card: ModelCa
     """Makes the directory, or checks that the run in it is this one.
 
     Raises:
-        InputError: it holds a run of another configuration, or cannot be written.
+        InputError: it holds something else, or cannot be written.
     """
     ours = json.loads(config.to_json())
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if (workdir / CONFIG).exists():
+        if not (workdir / CONFIG).exists() and is_checkpoint(workdir):
+            raise InputError(f"{workdir} holds a checkpoint, not a run; choose another --workdir")
+        if any((workdir / STEPS).glob("[0-9]*")):
             theirs = json.loads((workdir / CONFIG).read_text())
             differing = [k for k in ours | theirs if ours.get(k) != theirs.get(k)]
             if differing:
@@ -44,7 +46,7 @@ def append_metrics(workdir: Path, metrics: dict) -> None:
 
 def drop_metrics_after(workdir: Path, step: int) -> None:
     """Removes the lines of epochs that a resumed run is going to do again."""
-    path = workdir / METRICS
-    if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+    if (workdir / METRICS).exists():
+        kept = [epoch for epoch in read_metrics(workdir) if epoch["step"] <= step]
+        with replacing(workdir / METRICS) as temporary:
+            temporary.write_text("".join(json.dumps(epoch) + "\n" for epoch in kept))
