@@ -40,7 +40,7 @@ def _rotation(images):
 
 def _contrast(images):
     mean = images.mean((1, 2), keepdims=True)
-    return mean + 0.4 * (images - mean)
+    return mean + 0.6 * (images - mean)
 
 
 def _translation(images):
