@@ -6,12 +6,10 @@ converted                       trained (a working directory of train.py)
 └── weights.sha256
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 
 import jax
@@ -21,6 +19,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from an_jax import functional, zoo
+from an_jax.destination import check_destination, replacing
 from an_jax.errors import InputError
 
 CARD, WEIGHTS, STEPS = "model.json", "weights", "checkpoints"
@@ -167,7 +166,7 @@ def save_checkpoint(
         InputError: the destination exists and `overwrite` is not set, or it cannot be written.
     """
     arrays = {"params": params, "batch_stats": batch_stats}
-    check_destination(path, overwrite=overwrite, directory=True)
+    check_destination(path, overwrite=overwrite, holds=WEIGHTS)
     with replacing(path) as temporary:
         temporary.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:
@@ -179,54 +178,22 @@ def save_checkpoint(
             raise InputError(f"{path} was written but reads back differently: check the disk")
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike):
-    """Gives a temporary path beside `path`; on success what is there takes the place of `path`.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    path = Path(path).absolute()
-    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{x}") for x in ("tmp", "old"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if path.is_dir():  # a directory cannot be replaced in one step
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
-    except InputError:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:  # a full disk is any of the three
-        raise InputError(f"cannot write {path}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+def accuracy(metrics: dict) -> float:
+    """What makes a step of a run the best: its top-1 accuracy on the test set."""
+    return metrics["top1"]
 
 
-def check_destination(path: str | os.PathLike, *, overwrite: bool, directory: bool) -> None:
-    """Raises InputError if `path` exists, unless to overwrite a thing of the kind to be written.
-
-    Args:
-        path: what is going to be written.
-        overwrite: whether it may replace something.
-        directory: whether it is a checkpoint directory, or else a file.
-    """
-    path = Path(path)
-    if not path.exists():
-        return
-    if directory and not (path / WEIGHTS).is_dir():
-        raise InputError(f"{path} exists and is no converted checkpoint: it is left alone")
-    if not directory and not path.is_file():
-        raise InputError(f"{path} exists and is no file: it is left alone")
-    if not overwrite:
-        raise InputError(f"{path} exists already; give --overwrite to replace it")
+def best_step(workdir: Path) -> int:
+    """The step with the best accuracy of a run. Raises InputError if none is saved."""
+    options = ocp.CheckpointManagerOptions(best_fn=accuracy, best_mode="max", create=False)
+    with ocp.CheckpointManager(workdir / STEPS, options=options) as manager:
+        step = manager.best_step()
+    if step is None:
+        raise InputError(f"{workdir} holds no saved step yet: train longer")
+    return step
 
 
 def _weights_directory(path: Path) -> Path:
     if (path / STEPS).is_dir():
-        from an_jax.training.checkpoints import best_step
-
         return path / STEPS / str(best_step(path)) / WEIGHTS
     return path / WEIGHTS

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from an_jax import functional, zoo
-from an_jax.checkpoint import ModelCard, check_destination, restore_weights, save_checkpoint
+from an_jax.checkpoint import WEIGHTS, ModelCard, restore_weights, save_checkpoint
+from an_jax.destination import check_destination
 from an_jax.errors import InputError
 from convert.recognise import Recognised, recognise
 from convert.torch_file import read_state_dict, write_state_dict
@@ -28,7 +29,7 @@ def from_torch(source, destination, *, model=None, overwrite=False, say=print) -
     Raises:
         InputError: any defect of the file, or an existing destination; nothing is written then.
     """
-    check_destination(destination, overwrite=overwrite, directory=True)
+    check_destination(destination, overwrite=overwrite, holds=WEIGHTS)
     tensors, description = read_state_dict(source)
     say(f"read        {source}: {description}")
     found = recognise({key: tuple(tensor.shape) for key, tensor in tensors.items()}, model)
@@ -59,7 +60,7 @@ def to_torch(checkpoint, destination, *, overwrite=False, say=print) -> None:
     Raises:
         InputError: no (whole) checkpoint, or an existing destination.
     """
-    check_destination(destination, overwrite=overwrite, directory=False)
+    check_destination(destination, overwrite=overwrite)
     card = ModelCard.read(checkpoint)
     split = functional.split(zoo.abstract_model(card.model, num_classes=card.num_classes))
     weights = restore_weights(checkpoint, split.params, split.batch_stats)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from an_jax.checkpoint import replacing
+from an_jax.destination import replacing
 from an_jax.errors import InputError
 
 # Bookkeeping such as a best accuracy is often a NumPy scalar: plain numbers, safe to read.

@@ -14,10 +14,10 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from an_jax import create_model, functional, load_model, parallel
-from an_jax.checkpoint import ModelCard
+from an_jax.checkpoint import ModelCard, best_step
 from an_jax.errors import InputError
 from an_jax.training import curves, loop, optimizer
-from an_jax.training.checkpoints import TrainCheckpoints, best_step
+from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.step import init_state, train_step
 from an_jax.training.workdir import open_workdir
 from configs import digits

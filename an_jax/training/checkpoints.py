@@ -6,15 +6,11 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
-from an_jax.checkpoint import STEPS, WEIGHTS
+from an_jax.checkpoint import STEPS, WEIGHTS, accuracy
 from an_jax.errors import InputError
 from an_jax.training.step import TrainState
 
 OPTIMIZER = "optimizer"
-
-
-def _accuracy(metrics: dict) -> float:
-    return metrics["top1"]
 
 
 class TrainCheckpoints:
@@ -29,10 +25,10 @@ class TrainCheckpoints:
 
     def __init__(self, workdir: Path):
         keep = managers.AnyPreservationPolicy(
-            [managers.LatestN(1), managers.BestN(get_metric_fn=_accuracy, n=1)]
+            [managers.LatestN(1), managers.BestN(get_metric_fn=accuracy, n=1)]
         )
         options = ocp.CheckpointManagerOptions(
-            best_fn=_accuracy, best_mode="max", preservation_policy=keep
+            best_fn=accuracy, best_mode="max", preservation_policy=keep
         )
         self._manager = ocp.CheckpointManager(
             workdir / STEPS, options=options, item_names=(WEIGHTS, OPTIMIZER)
@@ -80,13 +76,3 @@ class TrainCheckpoints:
 
     def __exit__(self, *exception) -> None:
         self._manager.close()
-
-
-def best_step(workdir: Path) -> int:
-    """The step with the best accuracy of a run. Raises InputError if none is saved."""
-    options = ocp.CheckpointManagerOptions(best_fn=_accuracy, best_mode="max", create=False)
-    with ocp.CheckpointManager(workdir / STEPS, options=options) as manager:
-        step = manager.best_step()
-    if step is None:
-        raise InputError(f"{workdir} holds no saved step yet: train longer")
-    return step

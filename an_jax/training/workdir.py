@@ -5,7 +5,8 @@ from pathlib import Path
 
 import ml_collections
 
-from an_jax.checkpoint import STEPS, ModelCard, is_checkpoint, replacing
+from an_jax.checkpoint import STEPS, ModelCard, is_checkpoint
+from an_jax.destination import replacing
 from an_jax.errors import InputError
 from an_jax.training.curves import METRICS, read_metrics
 
