@@ -33,6 +33,7 @@ def open_workdir(workdir: Path, config: ml_collections.ConfigDict, card: ModelCa
                     f"{workdir} holds a run of another configuration ({changes}); "
                     "choose another --workdir"
                 )
+            return
         card.write(workdir)
         (workdir / CONFIG).write_text(json.dumps(ours, indent=2) + "\n")
     except OSError as error:
