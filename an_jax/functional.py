@@ -47,11 +47,22 @@ def apply_eval(definition, params: Arrays, batch_stats: Arrays, images: jax.Arra
 
 
 def apply_train(
-    definition, params: Arrays, batch_stats: Arrays, images: jax.Array
+    definition,
+    params: Arrays,
+    batch_stats: Arrays,
+    images: jax.Array,
+    dropout_key: jax.Array | None = None,
 ) -> tuple[jax.Array, Arrays]:
-    """Logits with the statistics of the batch, and the running statistics after it."""
+    """Logits with the statistics of the batch, and the running statistics after it.
+
+    Without a `dropout_key` nothing is dropped.
+    """
     model = merge(definition, params, batch_stats)
     model.train()
+    layers = (module for _, module in nnx.iter_modules(model) if isinstance(module, nnx.Dropout))
+    for i, layer in enumerate(layers):
+        layer.deterministic = dropout_key is None
+        layer.rngs = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
     logits = model(images)
     return logits, _flatten(nnx.state(model, nnx.BatchStat))
 

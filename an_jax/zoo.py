@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from an_jax.errors import InputError
+from an_jax.models.aognet import AOGNet
+from an_jax.models.densenet import DenseNet
+from an_jax.models.mobilenet_v2 import MobileNetV2
 from an_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -61,8 +64,32 @@ _R34, _R50, _R101 = (
     (Bottleneck, (3, 4, 23, 3)),
 )
 
+
+
+def _aognet(widths, depths, attentive) -> Architecture:
+    return Architecture(AOGNet, {"widths": widths, "depths": depths, "attentive": attentive})
+
+
+def _densenet(depths, attentive) -> Architecture:
+    return Architecture(DenseNet, {"depths": depths, "attentive": attentive})
+
+
+_A12, _A40 = (
+    ((32, 128, 256, 512, 824), (2, 2, 2, 1)),
+    ((56, 224, 448, 896, 1400), (2, 2, 3, 1)),
+)
+_D121 = (6, 12, 24, 16)
+
 # The models of the two papers; slots are explained in models/resnet.py.
 ARCHITECTURES = {
+    "aognet_12m_bn": _aognet(*_A12, attentive=False),
+    "aognet_12m_an": _aognet(*_A12, attentive=True),
+    "aognet_40m_bn": _aognet(*_A40, attentive=False),
+    "aognet_40m_an": _aognet(*_A40, attentive=True),
+    "densenet_121_bn": _densenet(_D121, attentive=False),
+    "densenet_121_an": _densenet(_D121, attentive=True),
+    "mobilenetv2_bn": Architecture(MobileNetV2, {"attentive": False}),
+    "mobilenetv2_an": Architecture(MobileNetV2, {"attentive": True}),
     "resnet_34_bn": _resnet(*_R34),
     "resnet_34_an_bn1": _resnet(*_R34, attentive=("norm1",)),
     "resnet_34_an_bn2": _resnet(*_R34, attentive=("norm2",)),

@@ -7,7 +7,7 @@ from an_jax import zoo
 from an_jax.errors import InputError
 from convert.torch_layout import COUNTER, TorchTensor, torch_layout
 
-_HEADS = ("fc.weight", "fc.bias")
+_CLASSIFIERS = ("fc.bias", "classifier.bias", "classifier.1.bias")
 
 
 class Recognised(NamedTuple):
@@ -44,7 +44,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]], model: str | None = None) -
     Raises:
         InputError: none fits (all differences to the nearest are listed), or several do.
     """
-    num_classes = next((shapes[head][0] for head in _HEADS if shapes.get(head)), 1000)
+    num_classes = next((shapes[key][0] for key in _CLASSIFIERS if shapes.get(key)), 1000)
     if num_classes < 1:
         raise InputError("the head has no classes")
     if model is not None:

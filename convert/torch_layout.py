@@ -6,6 +6,7 @@ leaves and one of children, gives the whole state dict, in its order.
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterator
 
 import jax
@@ -13,6 +14,8 @@ import numpy as np
 from flax import nnx
 
 from an_jax import zoo
+from an_jax.models.aognet import AOGBlock, AOGNet
+from an_jax.models.densenet import DenseNet
 from an_jax.nn import AttentiveNorm, BatchNorm, Conv, GroupNorm, SqueezeExcite
 
 COUNTER = "num_batches_tracked"
@@ -80,7 +83,8 @@ def _tensors(module: nnx.Module, key: str, path: str) -> Iterator[TorchTensor]:
         if isinstance(value, nnx.Variable):
             yield _leaf(module, name, value.get_value(), key, path)
         elif isinstance(value, nnx.Module):
-            yield from _tensors(value, _join(key, _child(module, name, value)), f"{path}{name}.")
+            child_key = _join(key, _child(module, name, value, key))
+            yield from _tensors(value, child_key, f"{path}{name}.")
     if isinstance(module, BatchNorm):
         yield TorchTensor(_join(key, COUNTER), (), None)
 
@@ -112,8 +116,14 @@ def _leaf(module, name, array, key, path) -> TorchTensor:
     return TorchTensor(_join(key, suffix), shape, f"{path}{name}", to_torch, from_torch)
 
 
-def _child(module, name, child) -> str:
+def _child(module, name, child, key) -> str:
+    """What the released code calls the member `name` of a module that is at `key`."""
     name = str(name)
+    if name == "stem" and isinstance(module, (AOGNet, DenseNet)):
+        return "stem.conv1"
+    if name.startswith("node") and isinstance(module, AOGBlock):
+        stage, index = re.fullmatch(r"layer(\d+)\.(\d+)", key).groups()
+        return f"stage_{stage}_block_{int(index) // 2 + 1}_{name}_op"
     if isinstance(module, AttentiveNorm):
         batch = isinstance(module.backbone, BatchNorm)
         attention = "attn_weights.attention" if batch else "attention_weights.attention"

@@ -17,7 +17,7 @@ from an_jax.nn import (
     BatchNorm,
     Conv,
     GroupNorm,
-    Head,
+    Classifier,
     SqueezeExcite,
     avg_pool_ceil,
     max_pool,
@@ -270,10 +270,10 @@ def test_initialization():
     assert_drawn(norm.weight[...], 1, 0.1)
     assert_drawn(norm.bias[...], 0, 0.1)
     assert_drawn(norm.attention[0].kernel[...], 0, np.sqrt(2 / 20))
-    head, excite = Head(256, 1000, **options), SqueezeExcite(512, 2, **options)
+    classifier, excite = Classifier(256, 1000, **options), SqueezeExcite(512, 2, **options)
     for values, limit in (
-        (head.kernel[...], 256**-0.5),
-        (head.bias[...], 256**-0.5),
+        (classifier.kernel[...], 256**-0.5),
+        (classifier.bias[...], 256**-0.5),
         (excite.fc[0].kernel[...], 512**-0.5),
         (excite.fc[2].kernel[...], 256**-0.5),
     ):

@@ -9,12 +9,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from an_jax.nn import Conv, Head, Sequential, SqueezeExcite, avg_pool_ceil, max_pool, norm_layer
-
-
-def identity(x: jax.Array) -> jax.Array:
-    """x."""
-    return x
+from an_jax.nn import (
+    Classifier,
+    Conv,
+    Sequential,
+    SqueezeExcite,
+    avg_pool_ceil,
+    global_avg_pool,
+    identity,
+    max_pool,
+    norm_layer,
+)
 
 
 class BasicBlock(nnx.Module):
@@ -176,7 +181,7 @@ class ResNet(nnx.Module):
                 )
                 features = width * block.expansion
             setattr(self, f"layer{stage + 1}", Sequential(blocks))
-        self.fc = Head(features, num_classes, **kwargs)
+        self.fc = Classifier(features, num_classes, **kwargs)
 
     def features(self, images: jax.Array) -> list[jax.Array]:
         """images [N, H, W, 3] -> the stem's output after pooling, then each stage's (NHWC)."""
@@ -193,4 +198,4 @@ class ResNet(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """images: normalized [N, H, W, 3] -> logits [N, num_classes], at least float32."""
-        return self.fc(self.features(images)[-1])
+        return self.fc(global_avg_pool(self.features(images)[-1]))

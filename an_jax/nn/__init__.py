@@ -1,19 +1,32 @@
 """Layers: convolution and pooling, batch and group normalization, Attentive Normalization, SE."""
 
 from an_jax.nn.attentive_norm import AttentiveNorm, norm_layer
-from an_jax.nn.batch_norm import BatchNorm, GroupNorm
-from an_jax.nn.layers import Conv, Head, Sequential, avg_pool_ceil, max_pool
+from an_jax.nn.batch_norm import BatchNorm, ConvNorm, GroupNorm
+from an_jax.nn.layers import (
+    Classifier,
+    Conv,
+    Sequential,
+    avg_pool,
+    avg_pool_ceil,
+    global_avg_pool,
+    identity,
+    max_pool,
+)
 from an_jax.nn.squeeze_excite import SqueezeExcite
 
 __all__ = [
     "AttentiveNorm",
     "BatchNorm",
+    "Classifier",
     "Conv",
+    "ConvNorm",
     "GroupNorm",
-    "Head",
     "Sequential",
     "SqueezeExcite",
+    "avg_pool",
     "avg_pool_ceil",
+    "global_avg_pool",
+    "identity",
     "max_pool",
     "norm_layer",
 ]

@@ -19,6 +19,11 @@ def normal(key, shape, dtype) -> jax.Array:
     return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
 
+def identity(x: jax.Array) -> jax.Array:
+    """x."""
+    return x
+
+
 class Sequential(nnx.List):
     """Layers and functions applied in order; indices match those of the released state dicts."""
 
@@ -37,14 +42,27 @@ class Conv(nnx.Module):
     Args:
         in_features, out_features: numbers of channels.
         kernel_size, stride, padding: pixels, the same in both directions.
+        groups: the channels fall into as many groups, each convolved by itself; both numbers of
+            channels are multiples of it.
         dtype: compute dtype; the kernel is kept in at least float32.
     """
 
-    def __init__(self, in_features, out_features, kernel_size, *, stride=1, padding=0, dtype, rngs):
-        shape = (kernel_size, kernel_size, in_features, out_features)
+    def __init__(
+        self,
+        in_features,
+        out_features,
+        kernel_size,
+        *,
+        stride=1,
+        padding=0,
+        groups=1,
+        dtype,
+        rngs,
+    ):
+        shape = (kernel_size, kernel_size, in_features // groups, out_features)
         std = np.sqrt(2.0 / (kernel_size**2 * out_features))
         self.kernel = nnx.Param(std * normal(rngs.params(), shape, at_least_float32(dtype)))
-        self.stride, self.padding, self.dtype = stride, padding, dtype
+        self.stride, self.padding, self.groups, self.dtype = stride, padding, groups, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [N, H, W, C_in] -> [N, H', W', C_out] in the compute dtype."""
@@ -54,35 +72,44 @@ class Conv(nnx.Module):
             window_strides=(self.stride, self.stride),
             padding=((self.padding, self.padding),) * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
         )
 
 
-class Head(nnx.Linear):
-    """Global average pooling and a linear classifier, computed in at least float32.
+class Classifier(nnx.Linear):
+    """The linear layer that gives the logits, computed in at least float32.
 
-    Weight and bias are drawn from U(-1/sqrt(C), 1/sqrt(C)), PyTorch's default.
+    Args:
+        in_features, num_classes: numbers of channels C and of logits.
+        std: draw the weight from N(0, std^2), the bias 0; if not given, both are drawn from
+            U(-1/sqrt(C), 1/sqrt(C)), PyTorch's default.
+        dtype: compute dtype of the model.
     """
 
-    def __init__(self, in_features, num_classes, *, dtype, rngs):
+    def __init__(self, in_features, num_classes, *, std=None, dtype, rngs):
         dtype, limit = at_least_float32(dtype), in_features**-0.5
 
         def uniform(key, shape, dtype, **_):
             return jax.random.uniform(key, shape, dtype, -limit, limit)
 
+        def gaussian(key, shape, dtype, **_):
+            return std * normal(key, shape, dtype)
+
         super().__init__(
             in_features,
             num_classes,
-            kernel_init=uniform,
-            bias_init=uniform,
+            kernel_init=gaussian if std else uniform,
+            bias_init=nnx.initializers.zeros if std else uniform,
             dtype=dtype,
             param_dtype=dtype,
             precision=lax.Precision.HIGHEST,
             rngs=rngs,
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, C] -> logits [N, num_classes], at least float32."""
-        return super().__call__(jnp.mean(x, axis=(1, 2), dtype=self.dtype))
+
+def global_avg_pool(x: jax.Array) -> jax.Array:
+    """Mean over the pixels, [N, H, W, C] -> [N, C] in at least float32."""
+    return jnp.mean(x, axis=(1, 2), dtype=at_least_float32(x.dtype))
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
@@ -91,13 +118,23 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
     Raises:
         ValueError: no window fits.
     """
-    if min(x.shape[1:3]) + 2 * padding < window:
-        raise ValueError(f"maps of {x.shape[1]}x{x.shape[2]} are too small: use larger images")
+    _check_size(x, window - 2 * padding)
     pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     lowest = np.array(-np.inf, x.dtype)
     return lax.reduce_window(
         x, lowest, lax.max, (1, window, window, 1), (1, stride, stride, 1), pad
     )
+
+
+def avg_pool(x: jax.Array) -> jax.Array:
+    """2x2 means at stride 2; [N, H, W, C] -> [N, H // 2, W // 2, C].
+
+    Raises:
+        ValueError: no window fits.
+    """
+    _check_size(x, 2)
+    window, zero = (1, 2, 2, 1), np.array(0, x.dtype)
+    return lax.reduce_window(x, zero, lax.add, window, window, "VALID") / 4
 
 
 def avg_pool_ceil(x: jax.Array) -> jax.Array:
@@ -108,3 +145,8 @@ def avg_pool_ceil(x: jax.Array) -> jax.Array:
     total = lax.reduce_window(x, np.array(0, x.dtype), lax.add, window, stride, pad)
     ones = np.ones((1, height, width, 1), x.dtype)
     return total / lax.reduce_window(ones, np.array(0, x.dtype), lax.add, window, stride, pad)
+
+
+def _check_size(x, least):
+    if min(x.shape[1:3]) < least:
+        raise ValueError(f"maps of {x.shape[1]}x{x.shape[2]} are too small: use larger images")

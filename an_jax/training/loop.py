@@ -55,7 +55,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     peak = config.learning_rate * config.batch_size / 256
     schedule = cosine_schedule(peak, steps, config.num_epochs, config.warmup_epochs)
     optimizer = sgd(schedule, config.momentum, config.weight_decay)
-    train_step = make_train_step(split.definition, optimizer, mesh, preprocessing)
+    train_step = make_train_step(split.definition, optimizer, mesh, preprocessing, config.seed)
     evaluate = Evaluator(split.definition, preprocessing, config.eval_batch_size, mesh)
 
     with TrainCheckpoints(workdir) as checkpoints:

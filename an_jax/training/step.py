@@ -36,7 +36,7 @@ def init_state(split: functional.Split, optimizer: optax.GradientTransformation)
     return TrainState(step, split.params, split.batch_stats, optimizer.init(split.params))
 
 
-def train_step(definition, optimizer, state: TrainState, images, labels):
+def train_step(definition, optimizer, state: TrainState, images, labels, dropout_key=None):
     """One update on a device's share of the batch; called under `jax.shard_map`.
 
     Normalization statistics are those of the device's own images, as in the published training;
@@ -47,13 +47,16 @@ def train_step(definition, optimizer, state: TrainState, images, labels):
         state: the same on all devices.
         images: normalized [N, H, W, 3], this device's.
         labels: int [N].
+        dropout_key: this device's; without one nothing is dropped.
 
     Returns:
         The new state and the Metrics.
     """
 
     def loss_fn(params):
-        logits, batch_stats = functional.apply_train(definition, params, state.batch_stats, images)
+        logits, batch_stats = functional.apply_train(
+            definition, params, state.batch_stats, images, dropout_key
+        )
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         top1 = jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.float32)
         # The loss is the mean over all devices; so are, thereby, its gradients.
@@ -66,15 +69,20 @@ def train_step(definition, optimizer, state: TrainState, images, labels):
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
 
-def make_train_step(definition, optimizer, mesh: jax.sharding.Mesh, preprocessing: Preprocessing):
+def make_train_step(
+    definition, optimizer, mesh: jax.sharding.Mesh, preprocessing: Preprocessing, seed: int
+):
     """The compiled step: (state, uint8 images [N, H, W, 3], labels [N]) -> (state, Metrics).
 
-    The state is donated: use the returned one. Images and labels are split over the mesh.
+    The state is donated: use the returned one. Images and labels are split over the mesh. What is
+    dropped is a function of the seed, the step and the device.
     """
 
     def step(state, images, labels):
         images = normalize_images(images, preprocessing)
-        return train_step(definition, optimizer, state, images, labels)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(key, lax.axis_index(AXIS))
+        return train_step(definition, optimizer, state, images, labels, key)
 
     sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=(P(), P()))
     return jax.jit(sharded, donate_argnums=0)
