@@ -65,7 +65,6 @@ _R34, _R50, _R101 = (
 )
 
 
-
 def _aognet(widths, depths, attentive) -> Architecture:
     return Architecture(AOGNet, {"widths": widths, "depths": depths, "attentive": attentive})
 

@@ -9,6 +9,7 @@ from an_jax import functional, zoo
 from an_jax.checkpoint import WEIGHTS, ModelCard, restore_weights, save_checkpoint
 from an_jax.destination import check_destination
 from an_jax.errors import InputError
+from convert.aognet_v2 import current_names
 from convert.recognise import Recognised, recognise
 from convert.torch_file import read_state_dict, write_state_dict
 from convert.torch_layout import COUNTER, torch_layout
@@ -31,7 +32,11 @@ def from_torch(source, destination, *, model=None, overwrite=False, say=print) -
     """
     check_destination(destination, overwrite=overwrite, holds=WEIGHTS)
     tensors, description = read_state_dict(source)
+    current = current_names(tensors)
+    old = len(tensors.keys() - current.keys())
+    description += f", {old} of them under AOGNet-V2's names" if old else ""
     say(f"read        {source}: {description}")
+    tensors = current
     found = recognise({key: tuple(tensor.shape) for key, tensor in tensors.items()}, model)
     given = " (given)" if model else ""
     say(f"recognised  {found.model}{given}, {found.num_classes} classes")

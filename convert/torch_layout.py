@@ -16,7 +16,7 @@ from flax import nnx
 from an_jax import zoo
 from an_jax.models.aognet import AOGBlock, AOGNet
 from an_jax.models.densenet import DenseNet
-from an_jax.nn import AttentiveNorm, BatchNorm, Conv, GroupNorm, SqueezeExcite
+from an_jax.nn import AttentiveNorm, BatchNorm, Conv, SqueezeExcite
 
 COUNTER = "num_batches_tracked"
 
@@ -105,7 +105,6 @@ def _leaf(module, name, array, key, path) -> TorchTensor:
             "mean": "running_mean",
             "var": "running_var",
         },
-        GroupNorm: {"scale": "weight", "bias": "bias"},
         AttentiveNorm: {"weight": "weight_", "bias": "bias_"},
     }
     suffix = next(table[name] for kind, table in suffixes.items() if isinstance(module, kind))
@@ -125,9 +124,7 @@ def _child(module, name, child, key) -> str:
         stage, index = re.fullmatch(r"layer(\d+)\.(\d+)", key).groups()
         return f"stage_{stage}_block_{int(index) // 2 + 1}_{name}_op"
     if isinstance(module, AttentiveNorm):
-        batch = isinstance(module.backbone, BatchNorm)
-        attention = "attn_weights.attention" if batch else "attention_weights.attention"
-        return {"backbone": "", "attention": attention}[name]
+        return {"backbone": "", "attention": "attn_weights.attention"}[name]
     if name.startswith("norm"):
         return name.replace("norm", "AttnBN2d" if isinstance(child, AttentiveNorm) else "bn")
     if isinstance(child, SqueezeExcite):

@@ -17,7 +17,17 @@ from an_jax import functional, zoo
 from convert.torch_layout import torch_layout
 
 FIXTURES = Path(__file__).parent / "fixtures"
-MODELS = sorted(path.name.removesuffix(".json.gz") for path in FIXTURES.glob("manifests/*.gz"))
+
+
+def _names(directory: str) -> list[str]:
+    return sorted(
+        path.relative_to(FIXTURES / "manifests").as_posix().removesuffix(".json.gz")
+        for path in FIXTURES.glob(f"manifests/{directory}*.gz")
+    )
+
+
+MODELS = _names("")
+AOGNET_V2 = _names("aognet_v2/")  # the older release, with other names and other weights
 
 
 @functools.cache
@@ -51,10 +61,10 @@ def labels(n: int, num_classes: int = 1000, seed: int = 0) -> np.ndarray:
     return _rng(f"labels/{seed}").integers(0, num_classes, size=n, dtype=np.int64)
 
 
-def load(name: str, dtype=jnp.float32) -> functional.Split:
-    """The model with its synthetic weights, taken apart."""
+def load(name: str, dtype=jnp.float32, source: dict | None = None) -> functional.Split:
+    """The model with its synthetic weights (or those of `source`, by PyTorch key), taken apart."""
     split = functional.split(zoo.abstract_model(name, dtype=dtype))
-    source = state_dict(name)
+    source = source or state_dict(name)
     arrays = {t.path: t.from_torch(source[t.key]) for t in torch_layout(name, 1000) if t.path}
     kept = jnp.promote_types(dtype, jnp.float32)
     params = {path: jnp.asarray(arrays[path], kept) for path in split.params}

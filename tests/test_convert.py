@@ -14,14 +14,11 @@ import torch
 
 import an_jax
 from an_jax import functional
-from an_jax.errors import InputError
 from convert.__main__ import main
-from convert.recognise import recognise
 from convert.torch_layout import torch_layout
 from tests import reference
 
 NAME = "resnet_20_an_bn1"
-AMBIGUOUS = ["resnet_34_se_bn1", "resnet_34_se_bn2"]
 
 
 @functools.cache
@@ -173,35 +170,6 @@ def test_round_trip_without_counters(tmp_path):
     assert run(tmp_path / "x.pth", tmp_path / "checkpoint") == 0
     assert run("--to-torch", tmp_path / "checkpoint", tmp_path / "back.pth") == 0
     assert_same(torch.load(tmp_path / "back.pth", weights_only=True), state_dict())
-
-
-def test_round_trip_of_resnet_50(tmp_path, capsys):
-    expected = {k: torch.tensor(v) for k, v in reference.state_dict("resnet_50_an_bn2").items()}
-    torch.save(shuffled(expected), tmp_path / "x.pth")
-    assert run(tmp_path / "x.pth", tmp_path / "checkpoint") == 0
-    report = capsys.readouterr().out
-    assert "resnet_50_an_bn2, 1000 classes" in report
-    assert f"{reference.manifest('resnet_50_an_bn2')['num_params'] / 1e6:.3f} M" in report
-    model = an_jax.load_model(tmp_path / "checkpoint")
-    for ours, key, axes in (
-        (model.conv1.kernel, "conv1.weight", (2, 3, 1, 0)),
-        (model.fc.kernel, "fc.weight", (1, 0)),
-        (model.layer1[0].norm2.weight, "layer1.0.AttnBN2d2.weight_", (0, 1)),
-    ):
-        np.testing.assert_array_equal(ours[...], expected[key].permute(axes))
-    assert run("--to-torch", tmp_path / "checkpoint", tmp_path / "back.pth") == 0
-    assert_same(torch.load(tmp_path / "back.pth", weights_only=True), expected)
-
-
-@pytest.mark.parametrize("name", an_jax.list_models())
-def test_recognise(name):
-    shapes = {e["key"]: tuple(e["shape"]) for e in reference.manifest(name)["tensors"]}
-    if name in AMBIGUOUS:
-        with pytest.raises(InputError, match="ambiguous: {} and {} have".format(*AMBIGUOUS)):
-            recognise(shapes)
-    found = recognise(shapes, name if name in AMBIGUOUS else None)
-    assert (found.model, found.num_classes) == (name, 1000)
-    assert [tensor.key for tensor in found.layout] == list(shapes)
 
 
 def test_command(tmp_path):

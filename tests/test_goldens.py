@@ -13,16 +13,20 @@ import an_jax
 from an_jax import functional, parallel, zoo
 from an_jax.training.optimizer import sgd
 from an_jax.training.step import init_state, train_step
+from convert.aognet_v2 import current_names
+from convert.recognise import recognise
 from tests import reference
 
 # One of each kind of network and of norm in every run; all of them with the slow tests.
-FAST = {"resnet_34_an_bn12", "resnet_50_se_bn123", "resnet_50_an_all", "resnetv1d_50_an"}
+FAST = {
+    *("resnet_34_an_bn12", "resnet_50_se_bn123", "resnet_50_an_all", "resnetv1d_50_an"),
+    *("aognet_12m_an", "densenet_121_an", "mobilenetv2_an"),
+}
 
 
-def models(fast=FAST):
+def models(fast=FAST, names=reference.MODELS):
     return pytest.mark.parametrize(
-        "name",
-        [pytest.param(m, marks=[] if m in fast else pytest.mark.slow) for m in reference.MODELS],
+        "name", [pytest.param(m, marks=[] if m in fast else pytest.mark.slow) for m in names]
     )
 
 
@@ -77,6 +81,33 @@ def test_eval_float64(name, float64, record_error):
     stats = [[stage.mean(), stage.std()] for stage in stages]
     expected = np.stack([golden["stage_mean"], golden["stage_std"]], axis=1)
     assert record_error(relative_error(stats, expected)) <= 1e-6
+
+
+def load_aognet_v2(name, dtype):
+    source = current_names(reference.state_dict(name))
+    model = recognise({key: value.shape for key, value in source.items()}).model
+    return reference.load(model, dtype, source)
+
+
+@models(fast={"aognet_v2/aognet-12m-an-imagenet"}, names=reference.AOGNET_V2)
+def test_aognet_v2_float32(name, record_error):
+    golden = reference.golden(name)
+    for size in (96, 224):
+        logits = eval_logits(load_aognet_v2(name, jnp.float32), size)
+        error = relative_error(logits, golden[f"eval_logits_{size}"])
+        assert record_error(error) <= 1e-5
+
+
+@models(
+    fast={"aognet_v2/mobilenetv2-an-imagenet", "aognet_v2/resnet-50-an-imagenet-200e-lbsmth-mixup"},
+    names=reference.AOGNET_V2,
+)
+def test_aognet_v2_float64(name, float64, record_error):
+    golden = reference.golden(name)
+    for size in (96, 224):
+        logits = eval_logits(load_aognet_v2(name, jnp.float64), size)
+        error = relative_error(logits, golden[f"eval_logits_{size}"])
+        assert record_error(error) <= 1e-6
 
 
 def loss_and_logits(definition, batch_stats, images, labels, params):

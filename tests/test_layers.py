@@ -15,10 +15,11 @@ from an_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from an_jax.nn import (
     AttentiveNorm,
     BatchNorm,
+    Classifier,
     Conv,
     GroupNorm,
-    Classifier,
     SqueezeExcite,
+    avg_pool,
     avg_pool_ceil,
     max_pool,
 )
@@ -218,6 +219,16 @@ def test_conv(size, kernel_size, stride, float64):
     np.testing.assert_allclose(conv(x), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [2, 6])
+def test_conv_in_groups(groups, stride, float64):
+    options = {"stride": stride, "padding": 1, "groups": groups}
+    conv = Conv(6, 12, 3, **options, dtype=jnp.float64, rngs=nnx.Rngs(0))
+    kernel = torch.from_numpy(np.array(conv.kernel[...]).transpose(3, 2, 0, 1))
+    x = normal(2, 9, 8, 6)
+    np.testing.assert_allclose(conv(x), nhwc(F.conv2d(nchw(x), kernel, **options)), atol=1e-12)
+
+
 @pytest.mark.parametrize("size", [(8, 6), (9, 7), (8, 7), (2, 1), (1, 1)])
 def test_pooling(size, float64):
     x = normal(2, *size, 3) - 5  # all negative: a padding of 0 would show
@@ -228,6 +239,11 @@ def test_pooling(size, float64):
     np.testing.assert_allclose(avg_pool_ceil(x), nhwc(averaged), rtol=1e-14)
     if min(size) > 1:
         np.testing.assert_array_equal(max_pool(x, 2, 2), nhwc(F.max_pool2d(nchw(x), 2, 2)))
+        np.testing.assert_allclose(avg_pool(x), nhwc(F.avg_pool2d(nchw(x), 2, 2)), rtol=1e-14)
+    else:
+        for pool in (functools.partial(max_pool, window=2, stride=2), avg_pool):
+            with pytest.raises(ValueError, match="too small: use larger images"):
+                pool(x)
 
 
 def test_squeeze_excite(float64):
@@ -270,6 +286,11 @@ def test_initialization():
     assert_drawn(norm.weight[...], 1, 0.1)
     assert_drawn(norm.bias[...], 0, 0.1)
     assert_drawn(norm.attention[0].kernel[...], 0, np.sqrt(2 / 20))
+    depthwise = Conv(2048, 2048, 3, groups=2048, **options)
+    assert_drawn(depthwise.kernel[...], 0, np.sqrt(2 / (9 * 2048)))
+    gaussian = Classifier(256, 1000, std=0.01, **options)
+    assert_drawn(gaussian.kernel[...], 0, 0.01)
+    assert not np.any(gaussian.bias)
     classifier, excite = Classifier(256, 1000, **options), SqueezeExcite(512, 2, **options)
     for values, limit in (
         (classifier.kernel[...], 256**-0.5),

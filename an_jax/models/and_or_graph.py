@@ -11,6 +11,7 @@ Pure Python: it knows the rules of the grammar, and nothing of what the nodes co
 
 import dataclasses
 import enum
+import itertools
 from collections import deque
 
 
@@ -150,7 +151,7 @@ def _connect(groups: list[list[Node]], forward: bool):
         if len(group) == 1:
             direction = not direction
             continue
-        for left, right in zip(group, group[1:], strict=False):
+        for left, right in itertools.pairwise(group):
             if direction:
                 left.lateral = right
             else:

@@ -101,9 +101,7 @@ class DenseNet(nnx.Module):
     ):
         kwargs = {"dtype": dtype, "rngs": rngs}
         features = STEM_FEATURES
-        self.stem = ConvNorm(
-            3, features, 7, stride=2, padding=3, activation=jax.nn.relu, **kwargs
-        )
+        self.stem = ConvNorm(3, features, 7, stride=2, padding=3, activation=jax.nn.relu, **kwargs)
         self.num_stages = len(depths)
         for stage, depth in enumerate(depths):
             mixtures = num_mixtures[stage] if attentive else None

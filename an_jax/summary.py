@@ -1,0 +1,161 @@
+"""Model cards: `python -m an_jax.summary resnet_50_an_bn2`; without a name, tables of all."""
+
+import argparse
+import math
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+
+from an_jax import zoo
+from an_jax.cost import Part, summarize
+from an_jax.errors import InputError
+from an_jax.released import RELEASED
+
+
+def card(name: str, image_size: int | None = None) -> str:
+    """The model card: totals, a table of its parts, and the published results. Markdown.
+
+    Args:
+        name: a name of the zoo.
+        image_size: side of the image, pixels; by default the model's own.
+
+    Raises:
+        InputError: unknown name, or an image too small for the model.
+    """
+    parts = summarize(name, image_size)
+    size = image_size or zoo.get_architecture(name).preprocessing.image_size
+    params, macs, activations = _totals(parts)
+    rows = [
+        [
+            part.name,
+            "x".join(map(str, part.output)),
+            f"{part.params:,}",
+            f"{part.macs / 1e9:.3f}",
+            f"{part.activations / 1e6:.2f}",
+            _describe_norms(part),
+        ]
+        for part in parts
+    ]
+    header = ["part", "output", "parameters", "GMACs", "activations (M)", "normalization"]
+    text = (
+        f"{name}: {params:.3f} M parameters, {macs:.2f} GMACs, {activations:.2f} M activations "
+        f"at {size} px\n\n{_table([header, *rows], 'llrrrl')}"
+    )
+    released = [key for key, value in RELEASED.items() if value.architecture == name]
+    if released:
+        columns = zip(*_published(released), strict=True)
+        text += "\n" + _table(columns, "l" + "r" * len(released))
+    return text
+
+
+def overview() -> str:
+    """Tables of all architectures of the papers, and of all released checkpoints. Markdown."""
+    rows = []
+    for name in zoo.list_models():
+        parts = summarize(name)
+        params, macs, activations = _totals(parts)
+        mixtures = [k for part in parts for k in part.norms.values()]
+        counts = (
+            len(mixtures) - mixtures.count(None),
+            mixtures.count(None),
+            sum(len(part.squeeze_excite) for part in parts),
+        )
+        costs = (f"{params:.3f}", f"{macs:.2f}", f"{activations:.2f}")
+        rows.append([name, *costs, *(str(count or "") for count in counts)])
+    header = ["architecture", "parameters (M)", "GMACs", "activations (M)", "AN", "BN", "SE"]
+    checkpoints = _published(RELEASED)
+    alignment = "ll" + "r" * (len(checkpoints[0]) - 2)
+    return _table([header, *rows], "lrrrrrr") + "\n" + _table(checkpoints, alignment)
+
+
+def _published(names: Iterable[str]) -> list[list[str]]:
+    """Header and a row a checkpoint: name, recipe, published results of each test set."""
+    columns = next(iter(RELEASED.values())).results
+    rows = [["top-1 / top-5 (%)", "recipe", *columns]]
+    for name in names:
+        recipe = RELEASED[name].recipe
+        extras = [f"smoothing {recipe.label_smoothing}"] if recipe.label_smoothing else []
+        extras += [f"mixup {recipe.mixup}"] if recipe.mixup else []
+        results = RELEASED[name].results.values()
+        accuracies = [f"{100 * top1:.1f} / {100 * top5:.1f}" for top1, top5 in results]
+        rows.append([name, ", ".join([f"{recipe.num_epochs} epochs", *extras]), *accuracies])
+    return rows
+
+
+def _totals(parts: list[Part]) -> tuple[float, float, float]:
+    """Millions of parameters, GMACs, millions of activations."""
+    return (
+        sum(one.params for one in parts) / 1e6,
+        sum(one.macs for one in parts) / 1e9,
+        sum(one.activations for one in parts) / 1e6,
+    )
+
+
+def _describe_norms(part: Part) -> str:
+    by_mixtures = defaultdict(list)
+    for path, mixtures in part.norms.items():
+        by_mixtures[mixtures].append(path)
+    texts = [f"{len(by_mixtures.pop(None))} BN"] if None in by_mixtures else []
+    for mixtures, paths in by_mixtures.items():
+        texts.append(f"{len(paths)} AN (K = {mixtures}): {', '.join(compress(paths))}")
+    if part.squeeze_excite:
+        places = ", ".join(compress(part.squeeze_excite))
+        texts.append(f"{len(part.squeeze_excite)} SE: {places}")
+    return "; ".join(texts)
+
+
+def compress(paths: Iterable[str]) -> list[str]:
+    """Paths that differ in numbers only as one: layer1.0.norm2, layer1.1.norm2 ->
+    layer1.{0..1}.norm2."""
+    groups = defaultdict(list)
+    for path in paths:
+        groups[re.sub(r"\d+", "{}", path)].append([int(n) for n in re.findall(r"\d+", path)])
+    patterns = []
+    for form, rows in groups.items():
+        columns = [sorted(set(column)) for column in zip(*rows, strict=True)]
+        every_combination = math.prod(map(len, columns)) == len(rows)
+        for numbers in [columns] if every_combination else [[[n] for n in row] for row in rows]:
+            patterns.append(form.format(*map(_braces, numbers)))
+    return patterns
+
+
+def _braces(numbers: list[int]) -> str:
+    if len(numbers) == 1:
+        return str(numbers[0])
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{{{numbers[0]}..{numbers[-1]}}}"
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _table(rows: Iterable[Iterable[str]], alignment: str) -> str:
+    """Markdown with aligned columns; the first row is the header, alignment has "l" or "r"."""
+    header, *rows = (list(row) for row in rows)
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    columns = list(zip(alignment, widths, strict=True))
+    rule = ["-" * (width - 1) + (":" if side == "r" else "-") for side, width in columns]
+    lines = (
+        [f"{c:{'>' if side == 'r' else '<'}{w}}" for c, (side, w) in zip(row, columns, strict=True)]
+        for row in (header, rule, *rows)
+    )
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main(argv=None) -> int:
+    """Prints a model card, or the tables of all models; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m an_jax.summary", description=__doc__)
+    parser.add_argument("model", nargs="?", help="an architecture; default: tables of all")
+    parser.add_argument("--image_size", type=int, help="pixels (default: the model's own)")
+    args = parser.parse_args(argv)
+    if args.image_size and not args.model:
+        parser.error("--image_size goes with a model")
+    try:
+        print(card(args.model, args.image_size) if args.model else overview(), end="")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""The bridge: every model of the zoo, both ways, and the older release of AOGNet-V2."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import an_jax
+from an_jax.errors import InputError
+from convert.__main__ import main
+from convert.aognet_v2 import current_names
+from convert.recognise import recognise
+from tests import reference
+
+AMBIGUOUS = ["resnet_34_se_bn1", "resnet_34_se_bn2"]
+FAST = {"resnet_50_an_bn2", "mobilenetv2_an", "densenet_121_an", "aognet_12m_an"}
+OF_AOGNET_V2 = {
+    "aognet-12m-imagenet": "aognet_12m_bn",
+    "aognet-12m-an-imagenet": "aognet_12m_an",
+    "aognet-40m-imagenet": "aognet_40m_bn",
+    "aognet-40m-an-imagenet": "aognet_40m_an",
+    "mobilenetv2-an-imagenet": "mobilenetv2_an",
+    "resnet-50-imagenet": "resnet_50_bn",
+    "resnet-50-an-imagenet": "resnet_50_an_bn2",
+    "resnet-101-imagenet": "resnet_101_bn",
+    "resnet-101-an-imagenet": "resnet_101_an",
+    "resnet-50-imagenet-200e-lbsmth-mixup": "resnetv1d_50_bn",
+    "resnet-50-an-imagenet-200e-lbsmth-mixup": "resnetv1d_50_an",
+    "resnet-101-imagenet-200e-lbsmth-mixup": "resnetv1d_101_bn",
+    "resnet-101-an-imagenet-200e-lbsmth-mixup": "resnetv1d_101_an",
+}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs the command in an empty directory; returns what it reports."""
+    monkeypatch.chdir(tmp_path)
+
+    def convert(*arguments):
+        status = main(list(arguments))
+        report, errors = capsys.readouterr()
+        assert (status, errors) == (0, "")
+        return report
+
+    return convert
+
+
+def shapes(name):
+    return {e["key"]: tuple(e["shape"]) for e in reference.manifest(name)["tensors"]}
+
+
+def tensors(name):
+    return {key: torch.tensor(value) for key, value in reference.state_dict(name).items()}
+
+
+def assert_same(actual, expected):
+    """Bit by bit, and in the same order."""
+    assert list(actual) == list(expected)
+    assert [t.dtype for t in actual.values()] == [t.dtype for t in expected.values()]
+    assert all(torch.equal(actual[key], expected[key]) for key in expected)
+
+
+def models(names, fast=frozenset()):
+    return pytest.mark.parametrize(
+        "name", [pytest.param(n, marks=[] if n in fast else pytest.mark.slow) for n in names]
+    )
+
+
+@models(an_jax.list_models(), fast=an_jax.list_models())
+def test_recognise(name):
+    if name in AMBIGUOUS:
+        with pytest.raises(InputError, match="ambiguous: {} and {} have".format(*AMBIGUOUS)):
+            recognise(shapes(name))
+    found = recognise(shapes(name), name if name in AMBIGUOUS else None)
+    assert (found.model, found.num_classes) == (name, 1000)
+    assert [tensor.key for tensor in found.layout] == list(shapes(name))
+
+
+@pytest.mark.parametrize("name", ["aognet_12m_bn", "densenet_121_an", "mobilenetv2_bn"])
+def test_number_of_classes(name):
+    other = {k: (7, *s[1:]) if s[:1] == (1000,) else s for k, s in shapes(name).items()}
+    assert recognise(other)[:2] == (name, 7)
+
+
+@models(an_jax.list_models(), FAST)
+def test_round_trip(name, run):
+    expected = tensors(name)
+    torch.save(dict(random.Random(0).sample(list(expected.items()), len(expected))), "x.pth")
+    report = run("x.pth", "checkpoint", *(["--model", name] if name in AMBIGUOUS else []))
+    assert f"{name}{' (given)' if name in AMBIGUOUS else ''}, 1000 classes" in report
+    assert f"{reference.manifest(name)['num_params'] / 1e6:.3f} M" in report
+    assert "AOGNet-V2" not in report
+    run("--to-torch", "checkpoint", "back.pth")
+    assert_same(torch.load("back.pth", weights_only=True), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs", "axes"),
+    [
+        ("resnet_50_an_bn2", "conv1.kernel", "conv1.weight", (2, 3, 1, 0)),
+        ("resnet_50_an_bn2", "fc.kernel", "fc.weight", (1, 0)),
+        ("resnet_50_an_bn2", "layer1.0.norm2.weight", "layer1.0.AttnBN2d2.weight_", (0, 1)),
+        ("mobilenetv2_an", "classifier.1.kernel", "classifier.1.weight", (1, 0)),
+        ("mobilenetv2_an", "layer1.0.conv.0.0.kernel", "layer1.0.conv.0.0.weight", (2, 3, 1, 0)),
+        ("densenet_121_bn", "layer1.1.norm.mean", "layer1.1.bn.running_mean", (0,)),
+        *(
+            ("aognet_12m_an", f"layer3.3.node_10.{ours}", theirs, axes)
+            for ours, theirs, axes in (
+                ("conv3.kernel", "layer3.3.stage_3_block_2_node_10_op.conv3.weight", (2, 3, 1, 0)),
+                ("norm2.var", "layer3.3.stage_3_block_2_node_10_op.bn2.running_var", (0,)),
+            )
+        ),
+    ],
+)
+def test_where_tensors_go(name, ours, theirs, axes):
+    _, params, batch_stats = reference.load(name)
+    expected = reference.state_dict(name)[theirs].transpose(axes)
+    np.testing.assert_array_equal((params | batch_stats)[ours], expected)
+
+
+def test_every_model_of_aognet_v2_is_there():
+    names = [name.removeprefix("aognet_v2/") for name in reference.AOGNET_V2]
+    assert sorted(OF_AOGNET_V2) == names
+
+
+@models(OF_AOGNET_V2, fast=OF_AOGNET_V2)
+def test_names_of_aognet_v2(name):
+    """Renamed, its tensors are those of the newer release, in the same order."""
+    assert current_names(shapes(f"aognet_v2/{name}")) == shapes(OF_AOGNET_V2[name])
+    assert list(current_names(shapes(f"aognet_v2/{name}"))) == list(shapes(OF_AOGNET_V2[name]))
+
+
+@models(an_jax.list_models(), fast=an_jax.list_models())
+def test_current_names_stay(name):
+    assert current_names(shapes(name)) == shapes(name)
+
+
+@models(OF_AOGNET_V2, fast={"mobilenetv2-an-imagenet"})
+def test_checkpoint_of_aognet_v2(name, run):
+    """As its training wrote them: wrapped, prefixed, and all but plain BatchNorm in float16."""
+    original = tensors(f"aognet_v2/{name}")
+    attentive = {key.removesuffix("weight_") for key in original if key.endswith("weight_")}
+    stored = {}
+    for key, tensor in original.items():
+        parent = key[: key.rindex(".") + 1]
+        plain_norm = f"{parent}running_var" in original and parent not in attentive
+        is_half = tensor.is_floating_point() and not plain_norm
+        stored[key] = tensor.half() if is_half else tensor
+    assert torch.float16 in {tensor.dtype for tensor in stored.values()}
+    content = {
+        "epoch": 120,
+        "arch": name,
+        "state_dict": {f"module.network.{key}": tensor for key, tensor in stored.items()},
+        "best_prec1": np.float64(77.7),
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+    }
+    torch.save(content, "model_best.pth.tar")
+    report = run("model_best.pth.tar", "checkpoint")
+    renamed = name not in ("resnet-50-imagenet", "resnet-101-imagenet")
+    assert ("under AOGNet-V2's names" in report) == renamed
+    assert f"{OF_AOGNET_V2[name]}, 1000 classes" in report
+    run("--to-torch", "checkpoint", "back.pth")
+    expected = {k: t.float() if t.is_floating_point() else t for k, t in stored.items()}
+    assert_same(torch.load("back.pth", weights_only=True), current_names(expected))
+
+
+@pytest.mark.parametrize(
+    ("both", "clash"),
+    [
+        (("features.0.0.weight", "stem.0.weight"), "are both names of 'stem.0.weight'"),
+        (("layer1.0.bn2.weight_", "layer1.0.AttnBN2d2.weight_"), "'layer1.0.AttnBN2d2.weight_'"),
+    ],
+)
+def test_two_names_of_one_tensor(both, clash):
+    with pytest.raises(InputError, match=clash):
+        current_names(dict.fromkeys(both, (1,)))
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["features.19.0.weight", "features.x", "stage9.stage_9", "stem.0.conv_norm", "bn1.", "", "."],
+)
+def test_strange_names_are_refused(key):
+    with pytest.raises(InputError, match="unknown architecture"):
+        recognise(current_names({key: (1,)}))
