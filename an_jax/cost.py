@@ -85,7 +85,10 @@ def summarize(name: str, image_size: int | None = None) -> list[Part]:
 
 @contextlib.contextmanager
 def _calls(record):
-    """Within it, `record(module, input, output)` is called after each call of a counted layer."""
+    """Within it, `record(module, input, output)` follows each call of a counted layer.
+
+    Patched from outside, so that no layer need know that it may be counted.
+    """
 
     def recorded(call):
         def wrapper(module, x):

@@ -59,8 +59,10 @@ class BatchNorm(nnx.Module):
         offset = jnp.mean(moments.mean, axis=0)
         var = variance(offset, jnp.mean(moments.square, axis=0))
         mean = offset + moments.shift
-        self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * mean
-        self.var[...] = (1 - MOMENTUM) * self.var[...] + MOMENTUM * var * (count / (count - 1))
+        # Not `self.mean[...] = `, which asks a tracer for its sharding: minutes in deep networks.
+        self.mean.set_value((1 - MOMENTUM) * self.mean[...] + MOMENTUM * mean)
+        unbiased = var * (count / (count - 1))
+        self.var.set_value((1 - MOMENTUM) * self.var[...] + MOMENTUM * unbiased)
         return mean, var
 
 
