@@ -9,7 +9,6 @@ import jax
 from flax import nnx
 
 from an_jax import functional, zoo
-from an_jax.errors import InputError
 from an_jax.nn import AttentiveNorm, BatchNorm, Conv, SqueezeExcite
 
 
@@ -23,7 +22,7 @@ class Part:
         params: number of trained values.
         macs: multiply-accumulates for one image, counted as timm's benchmarks do: those of
             convolutions and linear layers, two for each normalized value, one for each value that
-            Squeeze-Excitation pools. AN's mixtures add 2 K C.
+            Squeeze-Excitation pools. AN's mixtures add 2 K C; its statistics are not counted.
         activations: values that convolutions and linear layers put out for one image, as in timm.
         norms: path -> number of mixture components, or None for BN.
         squeeze_excite: paths of the Squeeze-Excitation modules.
@@ -76,10 +75,7 @@ def summarize(name: str, image_size: int | None = None) -> list[Part]:
         for one, output in zip(parts.values(), [*model.features(image), logits], strict=True):
             one.output = output.shape[1:]
 
-    try:
-        jax.eval_shape(run, jax.ShapeDtypeStruct((1, size, size, 3), "float32"))
-    except ValueError as error:
-        raise InputError(f"{name} at {size} px: {error}") from error
+    jax.eval_shape(run, jax.ShapeDtypeStruct((1, size, size, 3), "float32"))
     return list(parts.values())
 
 

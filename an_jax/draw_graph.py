@@ -27,6 +27,8 @@ def draw_graph(graph: AndOrGraph, path: Path) -> None:
     for node in graph.nodes:
         for source in node.inputs:
             lateral = source is node.lateral
+            # Long edges are bent around the nodes between their ends.
+            bend = 0.3 if lateral else 0.12 if node.width - source.width > 1 else 0
             axes.annotate(
                 "",
                 places[node],
@@ -37,13 +39,14 @@ def draw_graph(graph: AndOrGraph, path: Path) -> None:
                     "shrinkB": 13,
                     "color": "#c1121f" if lateral else "#555555",
                     "linestyle": "--" if lateral else "-",
-                    "connectionstyle": f"arc3,rad={0.3 if lateral else 0}",
+                    "connectionstyle": f"arc3,rad={bend}",
                 },
             )
     for kind, (marker, color) in _STYLES.items():
         points = [places[node] for node in graph.nodes if node.kind is kind]
         axes.scatter(
-            *zip(*points, strict=True),
+            [x for x, _ in points],
+            [y for _, y in points],
             s=560,
             marker=marker,
             color=color,
@@ -81,12 +84,15 @@ def _places(graph: AndOrGraph) -> dict[Node, tuple[float, float]]:
 def main(argv=None) -> int:
     """Draws the graph that the arguments ask for; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m an_jax.draw_graph", description=__doc__)
-    parser.add_argument("dim", type=int, help="number of primitives: 2 in stages 1 and 2, else 4")
+    parser.add_argument(
+        "dim",
+        type=int,
+        choices=range(1, 9),  # more would not be legible
+        help="number of primitives: 2 in AOGNet's stages 1 and 2, 4 in stages 3 and 4",
+    )
     parser.add_argument("output", type=Path, help="the PNG to write")
     parser.add_argument("--wide_left", action="store_true", help="the graph of stages 2 and 4")
     args = parser.parse_args(argv)
-    if not 1 <= args.dim <= 8:
-        parser.error("dim must be from 1 to 8")
     try:
         draw_graph(AndOrGraph(args.dim, wide_left=args.wide_left), args.output)
     except InputError as error:

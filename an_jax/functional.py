@@ -51,11 +51,11 @@ def apply_train(
     params: Arrays,
     batch_stats: Arrays,
     images: jax.Array,
-    dropout_key: jax.Array | None = None,
+    dropout_key: jax.Array | None,
 ) -> tuple[jax.Array, Arrays]:
     """Logits with the statistics of the batch, and the running statistics after it.
 
-    Without a `dropout_key` nothing is dropped.
+    The `dropout_key` decides what is dropped; with None nothing is.
     """
     model = merge(definition, params, batch_stats)
     model.train()

@@ -6,17 +6,21 @@ from typing import NamedTuple
 
 
 class Recipe(NamedTuple):
-    """How a released model was trained, as its documentation says.
+    """How a model was trained, by the release's documentation.
+
+    (Of its configuration files for the advanced recipe, most say otherwise.)
 
     Attributes:
+        name: "imagenet", or the advanced "imagenet_200e_ls_mixup".
         num_epochs: passes over ImageNet's training set.
         label_smoothing: share of the target that is spread over all classes.
         mixup: alpha of mixup's Beta distribution; 0 for none.
     """
 
+    name: str
     num_epochs: int
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
+    label_smoothing: float
+    mixup: float
 
 
 class Released(NamedTuple):
@@ -24,23 +28,16 @@ class Released(NamedTuple):
 
     Attributes:
         architecture: its name in the zoo.
-        recipe_name: "imagenet", or the advanced "imagenet_200e_ls_mixup".
+        recipe: how it was trained.
         params_m: published number of parameters, in millions.
         results: test set -> published (top-1, top-5) accuracies as fractions. On imagenet-o they
             are accuracies over the 200 classes of imagenet-a.
     """
 
     architecture: str
-    recipe_name: str
+    recipe: Recipe
     params_m: float
     results: dict[str, tuple[float, float]]
-
-    @property
-    def recipe(self) -> Recipe:
-        """What `recipe_name` stands for."""
-        if self.recipe_name == "imagenet_200e_ls_mixup":
-            return Recipe(200, 0.1, 0.2)
-        return Recipe(150 if self.architecture.startswith("mobilenetv2") else 120)
 
 
 def _read() -> dict[str, Released]:
@@ -48,7 +45,7 @@ def _read() -> dict[str, Released]:
     return {
         name: Released(
             entry["architecture"],
-            entry["recipe"],
+            Recipe(**entry["recipe"]),
             entry["params_m"],
             dict(zip(content["columns"], map(tuple, entry["results"]), strict=True)),
         )

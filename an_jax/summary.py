@@ -1,4 +1,4 @@
-"""Model cards: `python -m an_jax.summary resnet_50_an_bn2`; without a name, tables of all."""
+"""Summaries: `python -m an_jax.summary resnet_50_an_bn2`; without a name, tables of all models."""
 
 import argparse
 import math
@@ -13,8 +13,8 @@ from an_jax.errors import InputError
 from an_jax.released import RELEASED
 
 
-def card(name: str, image_size: int | None = None) -> str:
-    """The model card: totals, a table of its parts, and the published results. Markdown.
+def describe(name: str, image_size: int | None = None) -> str:
+    """Totals of a model, a table of its parts, and its published results. Markdown.
 
     Args:
         name: a name of the zoo.
@@ -142,7 +142,7 @@ def _table(rows: Iterable[Iterable[str]], alignment: str) -> str:
 
 
 def main(argv=None) -> int:
-    """Prints a model card, or the tables of all models; returns the exit status."""
+    """Prints the summary of a model, or of all; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m an_jax.summary", description=__doc__)
     parser.add_argument("model", nargs="?", help="an architecture; default: tables of all")
     parser.add_argument("--image_size", type=int, help="pixels (default: the model's own)")
@@ -150,7 +150,7 @@ def main(argv=None) -> int:
     if args.image_size and not args.model:
         parser.error("--image_size goes with a model")
     try:
-        print(card(args.model, args.image_size) if args.model else overview(), end="")
+        print(describe(args.model, args.image_size) if args.model else overview(), end="")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

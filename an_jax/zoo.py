@@ -69,15 +69,10 @@ def _aognet(widths, depths, attentive) -> Architecture:
     return Architecture(AOGNet, {"widths": widths, "depths": depths, "attentive": attentive})
 
 
-def _densenet(depths, attentive) -> Architecture:
-    return Architecture(DenseNet, {"depths": depths, "attentive": attentive})
-
-
 _A12, _A40 = (
     ((32, 128, 256, 512, 824), (2, 2, 2, 1)),
     ((56, 224, 448, 896, 1400), (2, 2, 3, 1)),
 )
-_D121 = (6, 12, 24, 16)
 
 # The models of the two papers; slots are explained in models/resnet.py.
 ARCHITECTURES = {
@@ -85,8 +80,8 @@ ARCHITECTURES = {
     "aognet_12m_an": _aognet(*_A12, attentive=True),
     "aognet_40m_bn": _aognet(*_A40, attentive=False),
     "aognet_40m_an": _aognet(*_A40, attentive=True),
-    "densenet_121_bn": _densenet(_D121, attentive=False),
-    "densenet_121_an": _densenet(_D121, attentive=True),
+    "densenet_121_bn": Architecture(DenseNet, {"attentive": False}),
+    "densenet_121_an": Architecture(DenseNet, {"attentive": True}),
     "mobilenetv2_bn": Architecture(MobileNetV2, {"attentive": False}),
     "mobilenetv2_an": Architecture(MobileNetV2, {"attentive": True}),
     "resnet_34_bn": _resnet(*_R34),
@@ -160,7 +155,8 @@ def create_model(
         rngs: source of the initialization; `nnx.Rngs(0)` if not given.
 
     Returns:
-        A module that maps normalized images [N, H, W, 3] to logits [N, num_classes].
+        A module that maps normalized images [N, H, W, 3] to logits [N, num_classes]. AOGNets and
+        MobileNetV2 have dropout: train them by `functional.apply_train`, which takes its key.
 
     Raises:
         InputError: unknown name.

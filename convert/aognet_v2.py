@@ -5,6 +5,7 @@ them. No rule touches a name of the newer release.
 """
 
 import re
+from collections.abc import Collection
 
 from an_jax.errors import InputError
 from an_jax.models.mobilenet_v2 import STAGES
@@ -22,70 +23,59 @@ def _features(match):
     return f"{_FEATURES[number]}." if number < len(_FEATURES) else match[0]
 
 
-def _transition(match):
-    stage, block = map(int, match.groups())
-    return f"layer{stage + 1}.{2 * block}.transition."
-
-
-def _node(match):
-    stage, block, node = map(int, match.groups())
-    prefix = f"layer{stage + 1}.{2 * block + 1}.stage_{stage + 1}_block_{block + 1}"
-    return f"{prefix}_node_{node}_op."
-
-
-def _extra_norm(match):
-    stage, block = map(int, match.groups())
-    return f"layer{stage + 1}.{2 * block + 1}.extra_norm_ac."
+def _part_of_stage(match):
+    stage, block = int(match[1]) + 1, int(match[2]) + 1  # were counted from 0
+    if match["transition"]:
+        return f"layer{stage}.{2 * block - 2}.transition."
+    node = f"stage_{stage}_block_{block}_node_" if match["node"] else ""
+    return f"layer{stage}.{2 * block - 1}.{node}"
 
 
 def _conv_or_norm(match):
-    return "conv" if match[1] == "0" else "bn"
+    return f"{'conv' if match[2] == '0' else 'bn'}{match[1] or ''}."
 
 
-def _numbered_conv_or_norm(match):
-    return f"{'conv' if match[2] == '0' else 'bn'}{match[1]}"
-
-
-# Applied one after the other; stages and blocks were counted from 0 and are from 1.
+# Applied one after the other.
 _RULES = (
-    (r"attention_weights", "attn_weights"),
+    (r"\battention_weights\.", "attn_weights."),
     # MobileNetV2
-    (r"^features\.(\d+)\.", _features),
+    (r"^features\.(\d+)\.(?=conv\.|[01]\.)", _features),
     # AOGNet, from the outside in
-    (r"^stem\.(\d)\.conv_norm\.", r"stem.conv1.\1."),
-    (r"^stage\d\.stage_(\d)_block_(\d)_transition\.", _transition),
-    (r"^stage\d\.stage_\d_block_\d\.stage_(\d)_block_(\d)_node_(\d+)_op\.", _node),
-    (r"^stage\d\.stage_(\d)_block_(\d)\.extra_norm_ac\.", _extra_norm),
-    (r"conv_norm(?:_ac)?_(\d)(?:\.conv_norm)+\.([01])(?=\.)", _numbered_conv_or_norm),
-    (r"shortcut(?=\.)", "downsample"),
-    (r"(?:conv_norm\.)+([01])(?=\.)", _conv_or_norm),
+    (r"^stem\.(\d)\.conv_norm\.", r"stem.conv1.\1.conv_norm."),
+    (
+        r"^stage\d\.stage_(\d)_block_(\d)(?P<transition>_transition)?\."
+        r"(?P<node>stage_\d_block_\d_node_)?",
+        _part_of_stage,
+    ),
+    (r"(?<=_op\.)shortcut\.", "downsample."),
+    (r"\b(?:conv_norm(?:_ac)?_(\d)\.)?(?:conv_norm\.)+([01])\.", _conv_or_norm),
 )
 # ResNet with three convolutions in its stem
 _DEEP_STEM_RULES = ((r"^conv1\.(\d)\.", r"stem.\1."), (r"^bn1\.", "stem.7."))
 
 
-def current_names(tensors: dict) -> dict:
-    """The same tensors under the names of the newer release.
+def current_names(keys: Collection[str]) -> dict[str, str]:
+    """Each name -> that of the newer release, which is the same for its own names.
 
     Raises:
         InputError: two names become one.
     """
-    rules = _RULES + (_DEEP_STEM_RULES if "conv1.0.weight" in tensors else ())
+    rules = _RULES + (_DEEP_STEM_RULES if "conv1.0.weight" in keys else ())
     names = {}
-    for old in tensors:
-        name = old
+    for key in keys:
+        name = key
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
-        names[old] = name
+        names[key] = name
     # Attentive norms had the names of plain ones; they are told by their mixture of weights.
     attentive = {n.removesuffix("weight_") for n in names.values() if n.endswith(".weight_")}
-    renamed, origin = {}, {}
-    for old, name in names.items():
-        name = re.sub(r"\bbn(\d)\.", lambda m: _norm_name(m, attentive), name)
-        if name in renamed:
-            raise InputError(f"{origin[name]!r} and {old!r} are both names of {name!r}")
-        renamed[name], origin[name] = tensors[old], old
-    return renamed
+    origin: dict[str, str] = {}
+    for key, name in names.items():
+        name = re.sub(r"\bbn(\d)\.", lambda match: _norm_name(match, attentive), name)
+        if name in origin:
+            raise InputError(f"{origin[name]!r} and {key!r} are both names of {name!r}")
+        names[key], origin[name] = name, key
+    return names
 
 
 def _norm_name(match, attentive):

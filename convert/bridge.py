@@ -32,11 +32,11 @@ def from_torch(source, destination, *, model=None, overwrite=False, say=print) -
     """
     check_destination(destination, overwrite=overwrite, holds=WEIGHTS)
     tensors, description = read_state_dict(source)
-    current = current_names(tensors)
-    old = len(tensors.keys() - current.keys())
-    description += f", {old} of them under AOGNet-V2's names" if old else ""
+    names = current_names(tensors)
+    num_renamed = sum(old != new for old, new in names.items())
+    description += f", {num_renamed} of them under AOGNet-V2's names" if num_renamed else ""
     say(f"read        {source}: {description}")
-    tensors = current
+    tensors = {names[key]: tensor for key, tensor in tensors.items()}
     found = recognise({key: tuple(tensor.shape) for key, tensor in tensors.items()}, model)
     given = " (given)" if model else ""
     say(f"recognised  {found.model}{given}, {found.num_classes} classes")

@@ -7,7 +7,9 @@ from an_jax import zoo
 from an_jax.errors import InputError
 from convert.torch_layout import COUNTER, TorchTensor, torch_layout
 
-_CLASSIFIERS = ("fc.bias", "classifier.bias", "classifier.1.bias")
+_CLASSIFIERS = [
+    f"{name}.{kind}" for name in ("fc", "classifier", "classifier.1") for kind in ("weight", "bias")
+]
 
 
 class Recognised(NamedTuple):

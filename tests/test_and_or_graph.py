@@ -5,13 +5,15 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 from PIL import Image
 
 from an_jax.draw_graph import main
 from an_jax.models.and_or_graph import AndOrGraph, Kind
-from an_jax.models.aognet import block_widths, gather
+from an_jax.models.aognet import STAGES, AOGBlock, block_widths, gather
 from tests import reference
 
 # The four graphs in use: nodes, order, and what each node computes.
@@ -127,10 +129,33 @@ def test_block_widths(arguments, expected):
     assert block_widths(*arguments) == expected
 
 
-def test_picture(tmp_path, capsys):
-    assert main(["4", str(tmp_path / "graph.png"), "--wide_left"]) == 0
+@pytest.mark.parametrize("dim", range(1, 9))
+def test_picture(dim, tmp_path, monkeypatch):
+    """Every node stands in a place of its own, and every edge is drawn."""
+    edges = []
+    monkeypatch.setattr(
+        Axes, "annotate", lambda _, text, tip, tail, **style: edges.append((tail, tip))
+    )
+    assert main([str(dim), str(tmp_path / "graph.png"), "--wide_left"]) == 0
     with Image.open(tmp_path / "graph.png") as image:
-        assert len(image.getcolors(maxcolors=10**6)) > 100
+        assert min(image.size) > 200
+    graph = AndOrGraph(dim, wide_left=True)
+    assert len(set(edges)) == sum(len(node.inputs) for node in graph.nodes)
+    assert len({place for edge in edges for place in edge}) == len(graph.nodes)
+
+
+def test_picture_that_cannot_be(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["2", str(tmp_path / "file" / "graph.png")]) == 1
     assert "cannot write" in capsys.readouterr().err
+    for dim in ("0", "9", "four"):
+        with pytest.raises(SystemExit):
+            main([dim, str(tmp_path / "graph.png")])
+
+
+def test_what_no_graph_is_of():
+    with pytest.raises(ValueError, match="at least one primitive"):
+        AndOrGraph(0)
+    options = {"dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+    with pytest.raises(ValueError, match="822 channels do not divide into 4 primitives"):
+        AOGBlock(512, 822, STAGES[3], None, **options)

@@ -5,9 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType
 
-from an_jax import functional, zoo
+from an_jax import functional, parallel, zoo
 from an_jax.models.aognet import NodeOperator
+from an_jax.nn import Classifier
+from an_jax.training.optimizer import sgd
+from an_jax.training.step import init_state, make_train_step
 from tests import reference
 
 apply_train = jax.jit(functional.apply_train, static_argnums=0)
@@ -52,6 +56,40 @@ def test_statistics_after_a_step_with_dropout():
     assert stats.keys() == expected.keys() == split.batch_stats.keys()
     for path, value in stats.items():  # the only dropout comes after the last norm
         np.testing.assert_array_equal(value, expected[path])
+
+
+class Net(nnx.Module):
+    """A network whose loss shows at once what was dropped."""
+
+    def __init__(self, rngs):
+        self.dropout, self.fc = nnx.Dropout(0.5), Classifier(64, 4, dtype=jnp.float32, rngs=rngs)
+
+    def __call__(self, images):
+        return self.fc(self.dropout(images.reshape(len(images), -1)[:, :64]))
+
+
+def losses(seed, num_devices, num_steps=3):
+    """Of steps that change nothing, on two copies of the same images for each device."""
+    mesh = jax.make_mesh((num_devices,), (parallel.AXIS,), axis_types=(AxisType.Auto,))
+    split, optimizer = functional.split(Net(nnx.Rngs(0))), sgd(0.0, 0.0, 0.0)
+    step = make_train_step(split.definition, optimizer, mesh, zoo.Preprocessing(), seed)
+    rng = np.random.default_rng(0)
+    images = np.tile(rng.integers(0, 256, (2, 5, 5, 3), np.uint8), (num_devices, 1, 1, 1))
+    labels = np.tile(np.array([1, 2]), num_devices)
+    state, found = parallel.replicate(init_state(split, optimizer), mesh), []
+    for _ in range(num_steps):
+        state, metrics = step(state, *parallel.shard_batch((images, labels), mesh))
+        found.append(float(metrics.loss))
+    return found
+
+
+def test_training_drops_by_seed_step_and_device():
+    first = losses(seed=0, num_devices=1)
+    assert losses(seed=0, num_devices=1) == first
+    assert len(set(first)) == 3
+    assert not set(losses(seed=1, num_devices=1)) & set(first)
+    # Did the second device drop what the first does, the mean over both would be the first's.
+    assert not np.isclose(losses(seed=0, num_devices=2), first, rtol=1e-4).any()
 
 
 def test_whole_channels_are_dropped_and_the_others_scaled():

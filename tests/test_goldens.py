@@ -84,7 +84,8 @@ def test_eval_float64(name, float64, record_error):
 
 
 def load_aognet_v2(name, dtype):
-    source = current_names(reference.state_dict(name))
+    old = reference.state_dict(name)
+    source = {new: old[key] for key, new in current_names(old).items()}
     model = recognise({key: value.shape for key, value in source.items()}).model
     return reference.load(model, dtype, source)
 
@@ -111,7 +112,7 @@ def test_aognet_v2_float64(name, float64, record_error):
 
 
 def loss_and_logits(definition, batch_stats, images, labels, params):
-    logits, new_stats = functional.apply_train(definition, params, batch_stats, images)
+    logits, new_stats = functional.apply_train(definition, params, batch_stats, images, None)
     log_probs = jax.nn.log_softmax(logits)
     return -jnp.mean(log_probs[jnp.arange(len(labels)), labels]), (logits, new_stats)
 
@@ -151,7 +152,7 @@ def test_sgd_float64(name, float64, record_error):
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=P(), out_specs=P())
     def step(state, learning_rate, images, labels):
         optimizer = sgd(learning_rate, momentum=0.9, weight_decay=1e-4)
-        return train_step(split.definition, optimizer, state, images, labels)
+        return train_step(split.definition, optimizer, state, images, labels, None)
 
     step = jax.jit(step)
     images, labels = reference.images(8, int(golden["sgd_size"])), reference.labels(8)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from flax import nnx
 
 from an_jax import functional, zoo
+from an_jax.errors import InputError
 from an_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 from an_jax.nn import (
     AttentiveNorm,
@@ -101,7 +102,7 @@ def test_attentive_norm_train(name, float64, record_error):
 
     @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
     def loss(params, x):
-        output, after = functional.apply_train(definition, params, batch_stats, x)
+        output, after = functional.apply_train(definition, params, batch_stats, x, None)
         return jnp.sum(output * nhwc(FIXTURE["cotangent"])), (output, after)
 
     (_, (output, after)), (gradients, gradient_x) = jax.jit(loss)(params, nhwc(FIXTURE["x"]))
@@ -129,7 +130,7 @@ def test_attentive_norm_of_one_pixel(float64):
     np.testing.assert_allclose(descriptor(moments), x[:, 0, 0] / np.sqrt(1e-3), rtol=1e-12)
 
     def loss(params, x):
-        output, _ = functional.apply_train(split.definition, params, split.batch_stats, x)
+        output, _ = functional.apply_train(split.definition, params, split.batch_stats, x, None)
         return jnp.sum(output * normal(*x.shape, seed=1))
 
     value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(split.params, x)
@@ -140,7 +141,7 @@ def test_attentive_norm_of_one_pixel(float64):
 def test_batch_of_one(float64):
     def trace(name):
         split = attentive_norm(name)
-        return jax.eval_shape(functools.partial(functional.apply_train, *split), x)
+        return jax.eval_shape(functools.partial(functional.apply_train, *split), x, None)
 
     x = normal(1, 7, 5, 32)
     for name in ("attn_bn", "attn_gn_bn"):
@@ -242,7 +243,7 @@ def test_pooling(size, float64):
         np.testing.assert_allclose(avg_pool(x), nhwc(F.avg_pool2d(nchw(x), 2, 2)), rtol=1e-14)
     else:
         for pool in (functools.partial(max_pool, window=2, stride=2), avg_pool):
-            with pytest.raises(ValueError, match="too small: use larger images"):
+            with pytest.raises(InputError, match="too small: use larger images"):
                 pool(x)
 
 

@@ -1,6 +1,8 @@
-"""Model cards: costs against timm's published counts, where norms are, what was published."""
+"""Summaries: costs against timm's published counts, where norms are, what was published."""
 
+import hashlib
 import itertools
+import json
 import re
 
 import pytest
@@ -103,7 +105,7 @@ def test_compress(paths, patterns):
     assert summary.compress(paths) == patterns
 
 
-def test_card(capsys):
+def test_description(capsys):
     assert summary.main(["resnet_50_an_bn2"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("resnet_50_an_bn2: 25.755 M parameters, 4.11 GMACs, 11.12 M activations")
@@ -120,7 +122,7 @@ def test_card(capsys):
     ("arguments", "message"),
     [
         (["resnet_50"], "unknown model 'resnet_50'; the nearest names are"),
-        (["aognet_12m_an", "--image_size", "20"], "aognet_12m_an at 20 px: maps of 1x1 are too"),
+        (["aognet_12m_an", "--image_size", "20"], "maps of 1x1 are too small"),
         (["resnet_50_bn", "--image_size", "-1"], "image_size must be at least 1"),
     ],
 )
@@ -149,14 +151,23 @@ def test_released():
     assert len(RELEASED) == 27
     for name, released in RELEASED.items():
         assert CONFIGURATIONS[name] == released.architecture
-        assert name == f"{released.architecture}_{released.recipe_name}"
+        assert name == f"{released.architecture}_{released.recipe.name}"
         count = reference.manifest(released.architecture)["num_params"]
         assert round(count / 1e6, 3) == released.params_m
         assert len(released.results) == 8
         assert all(0 < top1 < top5 < 1 for top1, top5 in released.results.values())
-    assert RELEASED["resnet_50_an_bn2_imagenet"].recipe == Recipe(120)
-    assert RELEASED["mobilenetv2_bn_imagenet"].recipe == Recipe(150)
-    assert RELEASED["aognet_40m_an_imagenet_200e_ls_mixup"].recipe == Recipe(200, 0.1, 0.2)
+    assert RELEASED["resnet_50_an_bn2_imagenet"].recipe == Recipe("imagenet", 120, 0, 0)
+    assert RELEASED["mobilenetv2_bn_imagenet"].recipe == Recipe("imagenet", 150, 0, 0)
+    advanced = [r for r in RELEASED.values() if r.recipe[1:] == (200, 0.1, 0.2)]
+    assert len(advanced) == 8
+    assert {released.recipe.name for released in advanced} == {"imagenet_200e_ls_mixup"}
+
+
+def test_published_results_are_as_published():
+    """Some typed by hand, and a digest of all, taken when they were first entered."""
     best = RELEASED["aognet_40m_an_imagenet_200e_ls_mixup"].results
     assert best["imagenet-1k"] == (0.818, 0.957)
     assert best["imagenet-o"] == (0.017, 0.052)
+    assert RELEASED["resnet_34_an_bn1_imagenet"].results["imagenet-sketch"] == (0.24, 0.415)
+    text = json.dumps({name: released.results for name, released in RELEASED.items()})
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "960ad5810a410e6a"

@@ -72,7 +72,7 @@ def test_eight_devices_are_eight_replicas_with_averaged_gradients():
         state = init_state(split, sgd)
         mesh = jax.make_mesh((8,), (parallel.AXIS,), axis_types=(AxisType.Auto,))
         step = jax.shard_map(
-            functools.partial(train_step, split.definition, sgd),
+            functools.partial(train_step, split.definition, sgd, dropout_key=None),
             mesh=mesh,
             in_specs=(P(), P(parallel.AXIS), P(parallel.AXIS)),
             out_specs=P(),
@@ -83,7 +83,7 @@ def test_eight_devices_are_eight_replicas_with_averaged_gradients():
         @functools.partial(jax.grad, has_aux=True)
         def replica(params, images, labels):
             logits, stats = functional.apply_train(
-                split.definition, params, split.batch_stats, images
+                split.definition, params, split.batch_stats, images, None
             )
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return losses.mean(), (stats, losses.mean())

@@ -100,7 +100,7 @@ def test_create_model():
     model = an_jax.create_model(NAME, num_classes=10)
     assert not np.array_equal(model.layer1[0].conv1.kernel, model.layer1[0].conv2.kernel)
     split, images = functional.split(model), reference.images(4, 16)
-    in_training, after = apply_train(*split, images)
+    in_training, after = apply_train(*split, images, None)
     for logits in (in_training, apply_eval(*split, images)):
         assert logits.shape == (4, 10)
         assert logits.dtype == jnp.float32
@@ -114,13 +114,43 @@ def test_bfloat16(mode, record_error):
     def apply(split):
         if mode == "eval":
             return apply_eval(*split, reference.images(4, 16))
-        return apply_train(*split, reference.images(4, 16))[0]
+        return apply_train(*split, reference.images(4, 16), None)[0]
 
     half = random_split(jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(half[1:])} == {jnp.dtype(jnp.float32)}
     logits, expected = apply(half), apply(random_split())
     assert logits.dtype == jnp.float32
     assert 0 < record_error(relative_error(logits, expected)) <= 0.03
+
+
+@pytest.mark.parametrize("name", an_jax.list_models())
+def test_dtypes(name):
+    """Compute in bfloat16; parameters, statistics and logits in float32."""
+    split = functional.split(zoo.abstract_model(name, dtype=jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves(split[1:])} == {jnp.dtype(jnp.float32)}
+
+    def run(images):
+        model = functional.merge(*split)
+        model.eval()
+        return model.features(images), model(images)
+
+    maps, logits = jax.eval_shape(run, jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32))
+    assert {output.dtype for output in maps} == {jnp.dtype(jnp.bfloat16)}
+    assert (logits.shape, logits.dtype) == ((2, 1000), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest"), [("aognet_12m_bn", 31), ("densenet_121_bn", 29), ("resnetv1d_50_bn", 3)]
+)
+def test_smallest_image(name, smallest):
+    def logits(size):
+        image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        return jax.eval_shape(functools.partial(functional.apply_eval, *split), image)
+
+    split = functional.split(zoo.abstract_model(name))
+    assert logits(smallest).shape == (1, 1000)
+    with pytest.raises(InputError, match="are too small: use larger images"):
+        logits(smallest - 1)
 
 
 def test_maps_of_one_pixel():
@@ -274,7 +304,7 @@ from an_jax import functional
 
 def logits(images):
     model = an_jax.create_model({NAME!r}, num_classes=10)
-    return model(images), functional.apply_train(*functional.split(model), images)[0]
+    return model(images), functional.apply_train(*functional.split(model), images, None)[0]
 
 shapes = jax.eval_shape(logits, jax.numpy.ones((2, 8, 8, 3)))
 assert [shape.shape for shape in shapes] == [(2, 10)] * 2

@@ -11,6 +11,7 @@ Pure Python: it knows the rules of the grammar, and nothing of what the nodes co
 
 import dataclasses
 import enum
+import functools
 import itertools
 from collections import deque
 
@@ -69,15 +70,20 @@ class AndOrGraph:
     Attributes:
         nodes: by id; the root is the first.
         bottom_up: every node after all nodes it takes its inputs from, the root last.
+
+    Raises:
+        ValueError: no primitives.
     """
 
     def __init__(self, dim: int, *, wide_left: bool = False):
+        if dim < 1:
+            raise ValueError("a line needs at least one primitive")
         self.nodes: list[Node] = []
         self._unfold(dim, wide_left)
         for node in self.nodes:
             node.children.sort(key=lambda child: child.id)
-        _connect(self._by_width(Kind.AND), forward=True)
-        _connect(self._by_width(Kind.OR), forward=False)
+        _connect(self._by_width(Kind.AND), from_right=True)
+        _connect(self._by_width(Kind.OR), from_right=False)
         self.bottom_up = _post_order(self.nodes[0])
         self._count_paths()
 
@@ -119,7 +125,8 @@ class AndOrGraph:
                 node.children.append(alternative(middle, node.last))
 
     def _by_width(self, kind) -> list[list[Node]]:
-        """The nodes of a kind in groups of increasing width, each from left to right."""
+        """The nodes of a kind in groups of increasing width, each from left to right: And-nodes
+        by where they split, Or-nodes by where they begin."""
         nodes = sorted(
             (node for node in self.nodes if node.kind is kind),
             key=lambda node: (node.first + node.left_width, node.first),
@@ -134,29 +141,37 @@ class AndOrGraph:
                 child.num_paths += node.num_paths
 
 
+@functools.cache
+def and_or_graph(dim: int, wide_left: bool) -> AndOrGraph:
+    """The graph of these arguments, built once."""
+    return AndOrGraph(dim, wide_left=wide_left)
+
+
 def splits(width: int, wide_left: bool) -> list[int]:
     """Widths of the left part in the binary splits of an interval, without symmetric twins."""
     narrow = range(1, width // 2 + 1)
     return [width - left for left in narrow] if wide_left else list(narrow)
 
 
-def _connect(groups: list[list[Node]], forward: bool):
+def _connect(groups: list[list[Node]], from_right: bool):
     """Lateral connections: a chain through the nodes of each group.
 
-    Forward, every node takes the output of its right neighbour, else of its left one. A lone node
-    turns the direction of the next chain.
+    Args:
+        groups: nodes of one kind, by width.
+        from_right: whether a node takes the output of its right neighbour, or of its left one. A
+            lone node, which has no neighbour, turns this for the next chain only.
     """
-    direction = forward
+    turned = False
     for group in groups:
         if len(group) == 1:
-            direction = not direction
+            turned = not turned
             continue
         for left, right in itertools.pairwise(group):
-            if direction:
+            if from_right != turned:
                 left.lateral = right
             else:
                 right.lateral = left
-        direction = forward
+        turned = False
 
 
 def _post_order(root: Node) -> list[Node]:

@@ -5,12 +5,14 @@ And-Or graph, and computes a bottleneck at every node of the graph, bottom-up.
 """
 
 import itertools
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from an_jax.models.and_or_graph import AndOrGraph, Kind, Node
+from an_jax.models.and_or_graph import AndOrGraph, Kind, Node, and_or_graph
 from an_jax.nn import (
     BatchNorm,
     Classifier,
@@ -25,6 +27,24 @@ from an_jax.nn import (
 )
 
 BOTTLENECK_RATIO = 0.25
+
+
+class Stage(NamedTuple):
+    """What is the same in all AOGNets: number of primitives, which graph over them, probability
+    of dropping a channel, mixture components of AN."""
+
+    dim: int
+    wide_left: bool
+    dropout: float
+    num_mixtures: int
+
+
+STAGES = (
+    Stage(2, False, 0.0, 10),
+    Stage(2, True, 0.0, 10),
+    Stage(4, False, 0.1, 20),
+    Stage(4, True, 0.1, 20),
+)
 
 
 class NodeOperator(nnx.Module):
@@ -66,26 +86,29 @@ class AOGBlock(nnx.Module):
     whole line of primitives have AN.
 
     Args:
-        in_features, out_features: numbers of channels, multiples of dim.
-        dim: number of primitives.
-        wide_left: which of two mirrored splits the graph keeps, see AndOrGraph.
+        in_features, out_features: numbers of channels, multiples of the number of primitives.
+        stage: the graph, and dropout.
         num_mixtures: of AN; None for BN.
-        dropout: probability that an operator's channel is dropped in training.
         dtype, rngs: compute dtype, and source of the initialization.
+
+    Raises:
+        ValueError: the channels cannot be divided into primitives.
     """
 
-    def __init__(
-        self, in_features, out_features, dim, *, wide_left, num_mixtures, dropout, dtype, rngs
-    ):
+    def __init__(self, in_features, out_features, stage: Stage, num_mixtures, *, dtype, rngs):
         kwargs = {"dtype": dtype, "rngs": rngs}
-        self.dim, self.wide_left = dim, wide_left
+        self.stage = stage
+        for features in (in_features, out_features):
+            if features % stage.dim:
+                raise ValueError(f"{features} channels do not divide into {stage.dim} primitives")
         for node in self.graph.bottom_up:
-            features = node.width * out_features // dim
+            features = node.width * out_features // stage.dim
+            taken = node.width * in_features // stage.dim
             operator = NodeOperator(
-                node.width * in_features // dim if node.kind is Kind.TERMINAL else features,
+                taken if node.kind is Kind.TERMINAL else features,
                 features,
-                num_mixtures=num_mixtures if node.width == dim else None,
-                dropout=dropout,
+                num_mixtures=num_mixtures if node.width == stage.dim else None,
+                dropout=stage.dropout,
                 **kwargs,
             )
             setattr(self, f"node_{node.id}", operator)
@@ -93,12 +116,12 @@ class AOGBlock(nnx.Module):
 
     @property
     def graph(self) -> AndOrGraph:
-        """The And-Or graph, from a few integers: modules hold only what can be compared."""
-        return AndOrGraph(self.dim, wide_left=self.wide_left)
+        """The And-Or graph (no attribute: those of a module are compared when it is jitted)."""
+        return and_or_graph(self.stage.dim, self.stage.wide_left)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [N, H, W, in_features] -> [N, H, W, out_features]."""
-        graph, primitive = self.graph, x.shape[-1] // self.dim
+        graph, primitive = self.graph, x.shape[-1] // self.stage.dim
         outputs: dict[Node, jax.Array] = {}
         for node in graph.bottom_up:
             if node.kind is Kind.TERMINAL:
@@ -109,8 +132,11 @@ class AOGBlock(nnx.Module):
         return self.extra_norm_ac(outputs[graph.nodes[0]])
 
 
-def gather(graph: AndOrGraph, node: Node, outputs: dict[Node, jax.Array]):
-    """Inputs of an And- or Or-node's operator: of its bottleneck, and of its shortcut.
+def gather(
+    graph: AndOrGraph, node: Node, outputs: dict[Node, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Inputs of an And- or Or-node's operator: of its bottleneck, and of its shortcut; both
+    [N, H, W, C], like the outputs.
 
     The root reaches a node along as many shortcuts as there are paths. In the shortcut a child that
     more paths lead to than to the node is scaled down accordingly; the bottleneck sees it whole.
@@ -150,11 +176,7 @@ class AOGNet(nnx.Module):
     Args:
         widths: channels of the stem and after each stage.
         depths: number of blocks of each stage.
-        attentive: whether AN stands in place of BN in the full-width nodes.
-        dims: number of primitives in each stage.
-        wide_left: which graph each stage has.
-        dropout: of channels, in each stage.
-        num_mixtures: AN's mixture components by stage.
+        attentive: whether AN stands in place of BN in the nodes over all primitives.
         num_classes: size of the head.
         dtype: compute dtype; parameters, statistics and logits are at least float32.
     """
@@ -165,10 +187,6 @@ class AOGNet(nnx.Module):
         depths: tuple[int, ...],
         *,
         attentive: bool,
-        dims: tuple[int, ...] = (2, 2, 4, 4),
-        wide_left: tuple[bool, ...] = (False, True, False, True),
-        dropout: tuple[float, ...] = (0.0, 0.0, 0.1, 0.1),
-        num_mixtures: tuple[int, ...] = (10, 10, 20, 20),
         num_classes: int,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
@@ -183,32 +201,22 @@ class AOGNet(nnx.Module):
                 ConvNorm(half, widths[0], 3, **stem),
             ]
         )
-        self.num_stages = len(depths)
-        for stage, depth in enumerate(depths):
+        for number, (stage, depth) in enumerate(zip(STAGES, depths, strict=True), start=1):
+            features = block_widths(widths[number - 1], widths[number], depth, stage.dim)
+            mixtures = stage.num_mixtures if attentive else None
             blocks = []
-            features = block_widths(widths[stage], widths[stage + 1], depth, dims[stage])
             for i, (in_features, out_features) in enumerate(itertools.pairwise(features)):
-                reduced = stage > 0 and i == 0
+                reduced = number > 1 and i == 0
                 blocks.append(Transition(in_features, **kwargs) if reduced else identity)
-                blocks.append(
-                    AOGBlock(
-                        in_features,
-                        out_features,
-                        dims[stage],
-                        wide_left=wide_left[stage],
-                        num_mixtures=num_mixtures[stage] if attentive else None,
-                        dropout=dropout[stage],
-                        **kwargs,
-                    )
-                )
-            setattr(self, f"layer{stage + 1}", Sequential(blocks))
+                blocks.append(AOGBlock(in_features, out_features, stage, mixtures, **kwargs))
+            setattr(self, f"layer{number}", Sequential(blocks))
         self.fc = Classifier(widths[-1], num_classes, **kwargs)
 
     def features(self, images: jax.Array) -> list[jax.Array]:
         """images [N, H, W, 3] -> the stem's output after pooling, then each stage's (NHWC)."""
         outputs = [max_pool(self.stem(images), 2, 2)]
-        for stage in range(self.num_stages):
-            outputs.append(getattr(self, f"layer{stage + 1}")(outputs[-1]))
+        for number in range(1, len(STAGES) + 1):
+            outputs.append(getattr(self, f"layer{number}")(outputs[-1]))
         return outputs
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -217,11 +225,7 @@ class AOGNet(nnx.Module):
 
 
 def block_widths(first: int, last: int, depth: int, dim: int) -> list[int]:
-    """Channels before, between and after the blocks of a stage: equal steps, multiples of dim.
-
-    A step that is none is rounded to the nearest (down from the middle).
-    """
-    step = (last - first) // depth
-    remainder = step % dim
-    step += dim - remainder if 2 * remainder > dim else -remainder
+    """Channels before, between and after the blocks of a stage: equal steps, but each the nearest
+    multiple of dim (the lower of two), and the last what is left."""
+    step = dim * math.ceil((last - first) // depth / dim - 0.5)
     return [first + i * step for i in range(depth)] + [last]

@@ -1,4 +1,4 @@
-"""DenseNet (Huang et al., CVPR 2017) with bottlenecks and compression (-BC), BN or AN."""
+"""DenseNet-121 (Huang et al., CVPR 2017) with BN or AN."""
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from an_jax.nn import (
 STEM_FEATURES = 64
 GROWTH_RATE = 32
 BOTTLENECK_FEATURES = 4 * GROWTH_RATE
+DEPTHS = (6, 12, 24, 16)  # layers of each block
+NUM_MIXTURES = (10, 10, 20, 20)  # of AN in each block
 
 
 class DenseLayer(nnx.Module):
@@ -79,22 +81,18 @@ class Transition(nnx.Module):
 
 
 class DenseNet(nnx.Module):
-    """DenseNet for images of at least 29 px.
+    """DenseNet-121 for images of at least 29 px.
 
     Args:
-        depths: number of layers of each block.
         attentive: whether AN stands in place of BN as the second norm of each layer.
-        num_mixtures: AN's mixture components by block.
         num_classes: size of the head.
         dtype: compute dtype; parameters, statistics and logits are at least float32.
     """
 
     def __init__(
         self,
-        depths: tuple[int, ...],
         *,
         attentive: bool,
-        num_mixtures: tuple[int, ...] = (10, 10, 20, 20),
         num_classes: int,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
@@ -102,24 +100,22 @@ class DenseNet(nnx.Module):
         kwargs = {"dtype": dtype, "rngs": rngs}
         features = STEM_FEATURES
         self.stem = ConvNorm(3, features, 7, stride=2, padding=3, activation=jax.nn.relu, **kwargs)
-        self.num_stages = len(depths)
-        for stage, depth in enumerate(depths):
-            mixtures = num_mixtures[stage] if attentive else None
-            block = DenseBlock(features, depth, mixtures, **kwargs)
+        for number, (depth, mixtures) in enumerate(zip(DEPTHS, NUM_MIXTURES, strict=True), start=1):
+            block = DenseBlock(features, depth, mixtures if attentive else None, **kwargs)
             features += depth * GROWTH_RATE
-            if stage < self.num_stages - 1:
+            if number < len(DEPTHS):
                 layers = [block, Transition(features, **kwargs)]
                 features //= 2
             else:
                 layers = [block, BatchNorm(features, dtype=dtype), jax.nn.relu]
-            setattr(self, f"layer{stage + 1}", Sequential(layers))
+            setattr(self, f"layer{number}", Sequential(layers))
         self.classifier = Classifier(features, num_classes, **kwargs)
 
     def features(self, images: jax.Array) -> list[jax.Array]:
         """images [N, H, W, 3] -> the stem's output after pooling, then each stage's (NHWC)."""
         outputs = [max_pool(self.stem(images), 3, 2, padding=1)]
-        for stage in range(self.num_stages):
-            outputs.append(getattr(self, f"layer{stage + 1}")(outputs[-1]))
+        for number in range(1, len(DEPTHS) + 1):
+            outputs.append(getattr(self, f"layer{number}")(outputs[-1]))
         return outputs
 
     def __call__(self, images: jax.Array) -> jax.Array:

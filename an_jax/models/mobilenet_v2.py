@@ -10,22 +10,24 @@ from an_jax.nn import BatchNorm, Classifier, Conv, Sequential, global_avg_pool, 
 
 
 class Stage(NamedTuple):
-    """A row of the paper's table 2: expansion t, channels c, depth n, stride s."""
+    """A row of the paper's table 2, expansion t, channels c, depth n, stride s; and AN's mixture
+    components."""
 
     expansion: int
     features: int
     depth: int
     stride: int
+    num_mixtures: int
 
 
 STAGES = (
-    Stage(1, 16, 1, 1),
-    Stage(6, 24, 2, 2),
-    Stage(6, 32, 3, 2),
-    Stage(6, 64, 4, 2),
-    Stage(6, 96, 3, 1),
-    Stage(6, 160, 3, 2),
-    Stage(6, 320, 1, 1),
+    Stage(1, 16, 1, 1, 5),
+    Stage(6, 24, 2, 2, 5),
+    Stage(6, 32, 3, 2, 5),
+    Stage(6, 64, 4, 2, 5),
+    Stage(6, 96, 3, 1, 10),
+    Stage(6, 160, 3, 2, 10),
+    Stage(6, 320, 1, 1, 10),
 )
 STEM_FEATURES = 32
 HEAD_FEATURES = 1280
@@ -71,7 +73,6 @@ class MobileNetV2(nnx.Module):
 
     Args:
         attentive: whether AN stands in place of BN after the depthwise convolutions.
-        num_mixtures: AN's mixture components by stage.
         num_classes: size of the head.
         dtype: compute dtype; parameters, statistics and logits are at least float32.
     """
@@ -80,7 +81,6 @@ class MobileNetV2(nnx.Module):
         self,
         *,
         attentive: bool,
-        num_mixtures: tuple[int, ...] = (5, 5, 5, 5, 10, 10, 10),
         num_classes: int,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
@@ -93,7 +93,7 @@ class MobileNetV2(nnx.Module):
 
         self.stem = unit(3, STEM_FEATURES, 3, stride=2, padding=1)
         features = STEM_FEATURES
-        for number, (stage, mixtures) in enumerate(zip(STAGES, num_mixtures, strict=True), start=1):
+        for number, stage in enumerate(STAGES, start=1):
             blocks = []
             for i in range(stage.depth):
                 stride = stage.stride if i == 0 else 1
@@ -102,7 +102,7 @@ class MobileNetV2(nnx.Module):
                     stage.features,
                     stride,
                     stage.expansion,
-                    mixtures if attentive else None,
+                    stage.num_mixtures if attentive else None,
                     **kwargs,
                 )
                 blocks.append(block)

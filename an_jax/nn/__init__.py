@@ -1,7 +1,8 @@
 """Layers: convolution and pooling, batch and group normalization, Attentive Normalization, SE."""
 
 from an_jax.nn.attentive_norm import AttentiveNorm, norm_layer
-from an_jax.nn.batch_norm import BatchNorm, ConvNorm, GroupNorm
+from an_jax.nn.batch_norm import BatchNorm, GroupNorm
+from an_jax.nn.conv_norm import ConvNorm
 from an_jax.nn.layers import (
     Classifier,
     Conv,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from an_jax.nn.layers import Conv, at_least_float32, identity
+from an_jax.nn.layers import at_least_float32
 from an_jax.nn.moments import Moments, normalize, sample_moments, variance
 
 EPSILON = 1e-5
@@ -64,21 +64,6 @@ class BatchNorm(nnx.Module):
         unbiased = var * (count / (count - 1))
         self.var.set_value((1 - MOMENTUM) * self.var[...] + MOMENTUM * unbiased)
         return mean, var
-
-
-class ConvNorm(nnx.Module):
-    """A convolution, batch normalization and an activation; other arguments as in Conv."""
-
-    def __init__(
-        self, in_features, out_features, kernel_size, *, activation=identity, dtype, rngs, **kwargs
-    ):
-        self.conv = Conv(in_features, out_features, kernel_size, dtype=dtype, rngs=rngs, **kwargs)
-        self.norm = BatchNorm(out_features, dtype=dtype)
-        self.activation = activation
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, C_in] -> [N, H', W', C_out]."""
-        return self.activation(self.norm(self.conv(x)))
 
 
 class GroupNorm(nnx.Module):

@@ -8,6 +8,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from an_jax.errors import InputError
+
 
 def at_least_float32(dtype):
     """The dtype of parameters, statistics, attention, logits and loss for a compute `dtype`."""
@@ -92,14 +94,11 @@ class Classifier(nnx.Linear):
         def uniform(key, shape, dtype, **_):
             return jax.random.uniform(key, shape, dtype, -limit, limit)
 
-        def gaussian(key, shape, dtype, **_):
-            return std * normal(key, shape, dtype)
-
         super().__init__(
             in_features,
             num_classes,
-            kernel_init=gaussian if std else uniform,
-            bias_init=nnx.initializers.zeros if std else uniform,
+            kernel_init=uniform if std is None else nnx.initializers.normal(std),
+            bias_init=uniform if std is None else nnx.initializers.zeros,
             dtype=dtype,
             param_dtype=dtype,
             precision=lax.Precision.HIGHEST,
@@ -116,7 +115,7 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
     """Largest value of each window; [N, H, W, C] -> [N, H', W', C], sizes rounded down.
 
     Raises:
-        ValueError: no window fits.
+        InputError: no window fits.
     """
     _check_size(x, window - 2 * padding)
     pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
@@ -130,7 +129,7 @@ def avg_pool(x: jax.Array) -> jax.Array:
     """2x2 means at stride 2; [N, H, W, C] -> [N, H // 2, W // 2, C].
 
     Raises:
-        ValueError: no window fits.
+        InputError: no window fits.
     """
     _check_size(x, 2)
     window, zero = (1, 2, 2, 1), np.array(0, x.dtype)
@@ -149,4 +148,4 @@ def avg_pool_ceil(x: jax.Array) -> jax.Array:
 
 def _check_size(x, least):
     if min(x.shape[1:3]) < least:
-        raise ValueError(f"maps of {x.shape[1]}x{x.shape[2]} are too small: use larger images")
+        raise InputError(f"maps of {x.shape[1]}x{x.shape[2]} are too small: use larger images")

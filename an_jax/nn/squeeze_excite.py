@@ -1,10 +1,9 @@
 """Squeeze-and-Excitation (Hu, Shen, Sun, CVPR 2018)."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from an_jax.nn.layers import Sequential, at_least_float32
+from an_jax.nn.layers import Sequential, at_least_float32, global_avg_pool
 
 
 class SqueezeExcite(nnx.Module):
@@ -39,6 +38,5 @@ class SqueezeExcite(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [N, H, W, C] -> the same shape."""
-        squeezed = jnp.mean(x, axis=(1, 2), dtype=at_least_float32(x.dtype))
-        scale = jax.nn.sigmoid(self.fc(squeezed))
+        scale = jax.nn.sigmoid(self.fc(global_avg_pool(x)))
         return x * scale[:, None, None, :].astype(x.dtype)

@@ -36,7 +36,7 @@ def init_state(split: functional.Split, optimizer: optax.GradientTransformation)
     return TrainState(step, split.params, split.batch_stats, optimizer.init(split.params))
 
 
-def train_step(definition, optimizer, state: TrainState, images, labels, dropout_key=None):
+def train_step(definition, optimizer, state: TrainState, images, labels, dropout_key):
     """One update on a device's share of the batch; called under `jax.shard_map`.
 
     Normalization statistics are those of the device's own images, as in the published training;
@@ -47,7 +47,7 @@ def train_step(definition, optimizer, state: TrainState, images, labels, dropout
         state: the same on all devices.
         images: normalized [N, H, W, 3], this device's.
         labels: int [N].
-        dropout_key: this device's; without one nothing is dropped.
+        dropout_key: this device's; with None nothing is dropped.
 
     Returns:
         The new state and the Metrics.
