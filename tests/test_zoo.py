@@ -129,12 +129,13 @@ def test_dtypes(name):
     split = functional.split(zoo.abstract_model(name, dtype=jnp.bfloat16))
     assert {leaf.dtype for leaf in jax.tree.leaves(split[1:])} == {jnp.dtype(jnp.float32)}
 
-    def run(images):
-        model = functional.merge(*split)
+    def run(params, batch_stats, images):
+        model = functional.merge(split.definition, params, batch_stats)
         model.eval()
         return model.features(images), model(images)
 
-    maps, logits = jax.eval_shape(run, jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32))
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    maps, logits = jax.eval_shape(run, split.params, split.batch_stats, images)
     assert {output.dtype for output in maps} == {jnp.dtype(jnp.bfloat16)}
     assert (logits.shape, logits.dtype) == ((2, 1000), jnp.float32)
 
@@ -145,9 +146,10 @@ def test_dtypes(name):
 def test_smallest_image(name, smallest):
     def logits(size):
         image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-        return jax.eval_shape(functools.partial(functional.apply_eval, *split), image)
+        return jax.eval_shape(apply, split.params, split.batch_stats, image)
 
     split = functional.split(zoo.abstract_model(name))
+    apply = functools.partial(functional.apply_eval, split.definition)
     assert logits(smallest).shape == (1, 1000)
     with pytest.raises(InputError, match="are too small: use larger images"):
         logits(smallest - 1)
