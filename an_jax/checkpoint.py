@@ -97,7 +97,7 @@ def load_model(path: str | os.PathLike, *, dtype=jnp.float32) -> nnx.Module:
 
 
 def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, functional.Arrays]:
-    """Arrays {"params", "batch_stats"} of a checkpoint, onto the first device.
+    """Arrays {"params", "batch_stats"} of a checkpoint, onto this process's first device.
 
     Args:
         path: directory of the checkpoint.
@@ -108,7 +108,7 @@ def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, f
     """
     directory = _weights_directory(Path(path).absolute())
     expected = {"params": params, "batch_stats": batch_stats}
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         expected,

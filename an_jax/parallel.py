@@ -1,11 +1,46 @@
-"""Devices: one mesh axis, `data`, over which batches are split."""
+"""Devices and processes: one mesh axis, `data`, over which batches are split."""
+
+import os
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = "data"
+
+
+def initialize() -> None:
+    """Joins the other processes of a TPU pod, a SLURM or an MPI job, if there are any.
+
+    Elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who they are. To be
+    called before anything else of jax.
+    """
+    given = {
+        argument: int(os.environ[variable])
+        for argument, variable in (
+            ("num_processes", "JAX_NUM_PROCESSES"),
+            ("process_id", "JAX_PROCESS_ID"),
+        )
+        if variable in os.environ
+    }
+    try:
+        jax.distributed.initialize(**given)
+    except ValueError as error:
+        if "coordinator_address" not in str(error):
+            raise
+        # Nothing says that there are several: this is the only process.
+
+
+def is_main_process() -> bool:
+    """Whether this process prints and writes."""
+    return jax.process_index() == 0
+
+
+def agree(flag: bool) -> bool:
+    """The main process's flag, on every process."""
+    return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
 
 
 def make_mesh() -> Mesh:
@@ -24,13 +59,40 @@ def batched(mesh: Mesh) -> NamedSharding:
 
 
 def replicate(tree, mesh: Mesh):
-    """Copies a tree of host arrays to every device."""
-    return jax.device_put(tree, replicated(mesh))
+    """Copies a tree of arrays, the same on every process, to every device."""
+    return _distribute(tree, replicated(mesh))
 
 
 def shard_batch(batch, mesh: Mesh):
     """A tree of this process's NumPy rows -> global arrays split over the mesh."""
-    sharding = batched(mesh)
+    return _distribute(batch, batched(mesh))
+
+
+def _distribute(tree, sharding):
     return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch
+        lambda local: jax.make_array_from_process_local_data(sharding, np.asarray(local)), tree
     )
+
+
+def local_rows(array: jax.Array) -> np.ndarray:
+    """This process's rows of a global array that is split over the mesh, in their order."""
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+
+def share_of_process(n: int) -> range:
+    """The part of n rows that is this process's: contiguous, sizes differ by at most one."""
+    index, count = jax.process_index(), jax.process_count()
+    return range(n * index // count, n * (index + 1) // count)
+
+
+def gather(rows: np.ndarray, n: int) -> np.ndarray:
+    """Each process's rows, those of `share_of_process(n)`, -> all n rows on every process."""
+    count = jax.process_count()
+    if count == 1:
+        return rows
+    largest = -(-n // count)
+    filled = np.concatenate([rows, np.zeros((largest - len(rows), *rows.shape[1:]), rows.dtype)])
+    everyones = multihost_utils.process_allgather(filled)
+    sizes = [n * (i + 1) // count - n * i // count for i in range(count)]
+    return np.concatenate([part[:size] for part, size in zip(everyones, sizes, strict=True)])

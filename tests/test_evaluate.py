@@ -13,58 +13,19 @@ import pytest
 from jax.sharding import AxisType
 
 import evaluate as command
-from an_jax import functional, parallel, zoo
-from an_jax.checkpoint import ModelCard, load_model, save_checkpoint
+from an_jax import functional, parallel
+from an_jax.checkpoint import ModelCard
 from an_jax.data.class_index import imagenet_wnids
 from an_jax.data.sources import ImageList
 from an_jax.evaluation import evaluator
-from an_jax.evaluation.metrics import is_in_top, top_predictions
+from an_jax.evaluation.evaluator import top_predictions
+from an_jax.evaluation.predictions import ALL
 from tests import pictures
+from tests.small_model import CARD, NAME, random_split, save, softmax_of
 
-NAME = "resnet_20_bn"
-CARD = ModelCard(NAME, 1000, zoo.get_architecture(NAME).preprocessing, {})
 # Rank that the model gives the label of an image, in turn; of 30 images, 12 and 21 are right.
 RANKS = [0, 0, 3, 5, 0, 1, 700, 4, 5, 0]
 TOP1, TOP5 = 12 / 30, 21 / 30
-
-
-@functools.cache
-def random_split(num_classes=1000, seed=0):
-    """The small model with random weights; as initialized, its blocks would be the identity."""
-    split = functional.split(zoo.abstract_model(NAME, num_classes=num_classes))
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        values = rng.standard_normal(leaf.shape, np.float32)
-        if path.endswith("kernel"):
-            return values * np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        return 0.1 * values + path.endswith((".scale", ".var"))
-
-    params, batch_stats = (
-        {path: np.float32(draw(path, leaf)) for path, leaf in arrays.items()}
-        for arrays in (split.params, split.batch_stats)
-    )
-    return functional.Split(split.definition, params, batch_stats)
-
-
-def save(path, card=CARD, **changes):
-    split = random_split(card.num_classes)
-    save_checkpoint(path, card, split.params | changes, split.batch_stats)
-    return path
-
-
-def softmax_of(checkpoint, images, preprocessing=CARD.preprocessing):
-    """Probabilities [N, C] in NumPy of images that Pillow prepares."""
-    size = preprocessing.image_size
-    resized = int(size / preprocessing.crop_pct)
-    pixels = [
-        pictures.resize_and_center_crop(image, resized, size, preprocessing.interpolation)
-        for image in images
-    ]
-    inputs = (np.stack(pixels) / 255 - preprocessing.mean) / preprocessing.std
-    logits = np.asarray(load_model(checkpoint)(jnp.asarray(inputs, jnp.float32)), np.float64)
-    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exp / exp.sum(axis=1, keepdims=True)
 
 
 @pytest.fixture(scope="module")
@@ -129,23 +90,19 @@ def read_csv(path):
 
 
 @pytest.mark.parametrize(("num_classes", "k"), [(1000, 5), (10, 5), (3, 3)])
-def test_metrics(num_classes, k):
+def test_top_predictions(num_classes, k):
     rng = np.random.default_rng(0)
     logits = np.float32(rng.permuted(np.tile(np.arange(num_classes), (64, 1)), axis=1))
     logits = logits / 8 - 50
-    labels = rng.integers(0, num_classes, 64)
     classes, probabilities = top_predictions(jnp.asarray(logits))
     order = np.argsort(-logits, axis=1)[:, :k]
     np.testing.assert_array_equal(classes, order)
     exp = np.exp(logits.astype(np.float64))
     expected = np.take_along_axis(exp / exp.sum(axis=1, keepdims=True), order, axis=1)
     np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
-    for n in (1, 2, 5):
-        expected = [label in row[:n] for label, row in zip(labels, order, strict=True)]
-        np.testing.assert_array_equal(is_in_top(classes, jnp.asarray(labels), n), expected)
 
 
-def test_metrics_of_large_logits():
+def test_top_predictions_of_large_logits():
     _, probabilities = top_predictions(jnp.array([[3e4, -3e4, 3e4, 0.0, 0.0, 0.0]]))
     np.testing.assert_allclose(probabilities, [[0.5, 0.5, 0, 0, 0]], rtol=1e-3)
 
@@ -264,29 +221,27 @@ def step_on(devices):
         axis_types=(AxisType.Auto,),
         devices=jax.devices()[:devices],
     )
-    evaluate_on = evaluator.Evaluator(split.definition, CARD.preprocessing, 8, mesh)
+    evaluate_on = evaluator.Evaluator(split.definition, 1000, CARD.preprocessing, 8, mesh)
     arrays = parallel.replicate((split.params, split.batch_stats), mesh)
-    return lambda source, path: evaluate_on(*arrays, source, title="t", predictions=path)
+    return lambda source: evaluate_on(*arrays, source, title="t")
 
 
 @pytest.mark.parametrize("n", [1, 7, 30])
-def test_any_number_of_devices(tmp_path, images, labels, n):
+def test_any_number_of_devices(images, labels, n):
     names = [f"{i}.JPEG" for i in range(n)]
     source = ImageList(names, labels[:n], encoded=images[:n])
-    ranks = np.resize(RANKS, n)
-    rows = {}
-    for devices in (1, 8):
-        accuracy = step_on(devices)(source, tmp_path / f"{devices}.csv")
-        expected = evaluator.Accuracy(n, np.sum(ranks < 1) / n, np.sum(ranks < 5) / n)
-        assert accuracy == expected
-        rows[devices] = read_csv(tmp_path / f"{devices}.csv")
-    assert [row["filename"] for row in rows[8]] == names
-    for one, eight in zip(rows[1], rows[8], strict=True):
-        for key in one:
-            if key.startswith("prob"):
-                assert abs(float(one[key]) - float(eight[key])) <= 1e-5
-            else:
-                assert one[key] == eight[key]
+    one, eight = (step_on(devices)(source) for devices in (1, 8))
+    for predictions in (one, eight):
+        assert [name.decode() for name in predictions.filenames] == names
+        np.testing.assert_array_equal(predictions.labels, labels[:n])
+        right = predictions.classes[ALL] == labels[:n, None]
+        ranks = np.resize(RANKS, n)
+        assert right[:, 0].sum() == np.sum(ranks < 1)
+        assert right.sum() == np.sum(ranks < 5)
+    assert list(one.classes) == [ALL, "imagenet-a", "imagenet-o", "imagenet-r"]
+    for space in one.classes:
+        np.testing.assert_array_equal(one.classes[space], eight.classes[space])
+        np.testing.assert_allclose(one.confidence[space], eight.confidence[space], atol=1e-5)
 
 
 @pytest.fixture

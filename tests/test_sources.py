@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import shutil
 import tarfile
 
 import numpy as np
@@ -10,11 +11,14 @@ from sklearn.datasets import load_digits
 
 from an_jax.data import digits
 from an_jax.data.class_index import imagenet_wnids
+from an_jax.data.image_sets import open_image_set
 from an_jax.data.pipeline import Augmentation, eval_batches, steps_per_epoch, train_batches
 from an_jax.data.sources import ImageList, open_tfds
-from an_jax.data.test_sets import open_test_set
+from an_jax.data.test_sets import expand_names
+from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
+from tests import fake_archives
 from tests.pictures import decode, encode, noise
 
 WNIDS = imagenet_wnids()
@@ -29,7 +33,7 @@ def put(root, name, content=b""):
 
 
 def open_partial(data_dir):
-    return open_test_set("imagenet-1k", data_dir, True)
+    return open_image_set("imagenet-1k", data_dir and str(data_dir), True)
 
 
 def read(source, indices=None):
@@ -54,7 +58,6 @@ def test_class_folders(tmp_path, folder):
     }
     for name, content in files.items():
         put(tmp_path / folder, name, content)
-    (tmp_path / folder / WNIDS[7] / "folder.JPEG").mkdir()
     (tmp_path / folder / WNIDS[8]).mkdir()
     labels = {"B.PNG": 0, "a.jpeg": 0, "b.jpg": 0, "x.Jpg": 7, "z.JPEG": 999}
     expected = [
@@ -114,8 +117,8 @@ def test_nothing_there(tmp_path):
         open_partial(tmp_path / "absent")
     with pytest.raises(InputError, match=f"no imagenet-1k in {tmp_path}"):
         open_partial(tmp_path)
-    with pytest.raises(InputError, match="unknown test set 'imagenet-2k'; there are imagenet-1k,"):
-        open_test_set("imagenet-2k", tmp_path, True)
+    with pytest.raises(InputError, match="unknown test set 'imagenet-2k'; the nearest is imagenet"):
+        expand_names("digits,imagenet-2k")
     (tmp_path / "imagenet-1k" / WNIDS[0]).mkdir(parents=True)
     with pytest.raises(InputError, match=r"imagenet-1k holds no images"):
         open_partial(tmp_path)
@@ -124,7 +127,7 @@ def test_nothing_there(tmp_path):
 def test_missing_images_are_counted(tmp_path):
     put(tmp_path, f"imagenet-1k/val/{WNIDS[0]}/a.JPEG")
     with pytest.raises(InputError, match=r"has 1 images here, the whole set 50000; .*--allow_part"):
-        open_test_set("imagenet-1k", tmp_path, False)
+        open_image_set("imagenet-1k", str(tmp_path), False)
     assert len(open_partial(tmp_path)) == 1
 
 
@@ -165,14 +168,59 @@ def test_tfds(prepared):
         assert list(itertools.chain(*parts)) == examples
 
 
+def test_tfds_beside_real_labels(prepared, tmp_path):
+    """The labels lie where class folders would; they do not hide the prepared images."""
+    shutil.copytree(prepared[0] / "imagenet2012", tmp_path / "imagenet2012")
+    put(tmp_path, "imagenet-1k/real.json", b"[]")
+    assert len(open_partial(f"{tmp_path}/")) == 40
+
+
+def test_solution_in_the_data_directory(tmp_path):
+    put(tmp_path, "imagenet-1k/val/val_1.JPEG")
+    put(tmp_path, "LOC_val_solution.csv", f"ImageId,PredictionString\nval_1,{WNIDS[3]} ".encode())
+    assert read(open_partial(f"{tmp_path}/")) == [("val_1.JPEG", 3, b"")]
+
+
+def test_data_on_another_file_system():
+    """ram:// stands for gs://: what TensorFlow reads, and Python does not."""
+    for name in ("0/b.JPEG", "0010/a.JPEG", "9/c.JPEG"):
+        path = f"ram://data/imagenetv2-topimages/{name}"
+        tf.io.gfile.makedirs(path.rpartition("/")[0])
+        with tf.io.gfile.GFile(path, "wb") as file:
+            file.write(JPEG)
+    source = open_image_set("imagenetv2-topimages", "ram://data", True)
+    expected = [("0/b.JPEG", 0, JPEG), ("0010/a.JPEG", 10, JPEG), ("9/c.JPEG", 9, JPEG)]
+    assert read(source) == expected
+    assert next(eval_batches(source, range(3), 4, SMALL))["mask"].sum() == 3
+
+
+def test_prepared_video_frames_by_position(tmp_path):
+    """Any contiguous part of the frames, across videos; a spoilt video is named."""
+    for i, label in enumerate((4, 7)):
+        name = f"imagenet-p/translate/{WNIDS[label]}/{i}.mp4"
+        put(tmp_path, name, fake_archives.mp4(i, 41))
+    source = open_image_set("imagenet-p/translate", str(tmp_path), True)
+    whole = read(source)
+    assert [label for _, label, _ in whole] == [4] * 41 + [7] * 41
+    assert whole[42][0] == f"{WNIDS[7]}/1.mp4#1"
+    for part in (range(3, 5), range(40, 43), range(41, 82), range(82, 82)):
+        np.testing.assert_equal(read(source, part), whole[part.start : part.stop])
+    put(tmp_path, f"imagenet-p/translate/{WNIDS[7]}/1.mp4", fake_archives.mp4(1, 40))
+    batches = eval_batches(source, range(82), 41, SMALL)
+    with pytest.raises(InputError, match=r"1\.mp4 is corrupt or no video of 41 frames"):
+        list(batches)
+
+
 def test_tfds_empty_range(prepared):
     """The share of a process where there are more processes than images."""
     assert read(open_partial(prepared[0]), range(40, 40)) == []
 
 
 def test_tfds_without_the_split(prepared):
-    with pytest.raises(InputError, match=r"imagenet2012 has no split 'test'; prepare it with"):
-        open_tfds("imagenet2012", "test", prepared[0])
+    with pytest.raises(
+        InputError, match=r"imagenet2012 has no split 'test': remove it, prepare it with"
+    ):
+        open_tfds("imagenet2012", "test", str(prepared[0]))
 
 
 def in_memory(n, shape=(12, 10)):
@@ -311,8 +359,8 @@ def test_digits():
 
 @pytest.mark.parametrize("shift", digits.SHIFTS)
 def test_digits_shifts(shift):
-    source = open_test_set(f"digits-{shift}", None, False)
-    again, plain = digits.open_digits("test", shift), open_test_set("digits", None, False)
+    source = open_image_set(f"digits-{shift}", None, False)
+    again, plain = digits.open_digits("test", shift), open_image_set("digits", None, False)
     assert source.encoded == again.encoded
     np.testing.assert_array_equal(source.labels, plain.labels)
     changed = sum(a != b for a, b in zip(source.encoded, plain.encoded, strict=True))

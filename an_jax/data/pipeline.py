@@ -7,8 +7,8 @@ import numpy as np
 
 from an_jax.data import image_ops
 from an_jax.data.augmentation import augment
+from an_jax.data.image_sets import Source
 from an_jax.data.sources import ImageList
-from an_jax.data.test_sets import Source
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
@@ -37,7 +37,7 @@ def eval_batches(
     resized = int(size / preprocessing.crop_pct)
 
     def decode(example):
-        image = image_ops.decode_rgb(example["image"])
+        image = _rgb(example["image"])
         image = image_ops.resize_and_center_crop(image, resized, size, preprocessing.interpolation)
         return {**example, "image": image}
 
@@ -59,15 +59,20 @@ def eval_batches(
         } | {"mask": np.arange(batch_size) < n}
 
 
+def _rgb(image: tf.Tensor) -> tf.Tensor:
+    """uint8 [H, W, 3] of an encoded image, or of a frame, which is decoded already."""
+    return image_ops.decode_rgb(image) if image.dtype == tf.string else image
+
+
 def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> InputError:
     """Finds the file behind an error: tf.data does not say which it was."""
     for position in positions:
         try:
             for example in source.read(range(position, position + 1)):
-                image_ops.decode_rgb(example["image"])
+                _rgb(example["image"])
         except tf.errors.OpError:
             name = source.name(position)
-            return InputError(f"{name} is corrupt or no image; replace or remove it")
+            return InputError(f"{name} is corrupt or no {source.kind}; replace or remove it")
     raise error
 
 

@@ -1,21 +1,24 @@
 """Where images come from: lists of files, images in memory, or data prepared by tfds.
 
 A source has a fixed order. Its examples are {"image": encoded bytes, "label": int32,
-"filename": string}; what is decoded, and how, is the pipeline's business.
+"filename": string}; what is decoded, and how, is the pipeline's business. Directories are strings,
+local or gs://.
 """
 
 import csv
 import dataclasses
-import os
-from collections.abc import Sequence
-from pathlib import Path
+import hashlib
+import posixpath
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 
-_SUFFIXES = {".jpeg", ".jpg", ".png"}
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +30,25 @@ class ImageList:
         labels: int32 [n].
         root: directory of the files; unused when `encoded` is given.
         encoded: the files' contents, for images that lie in memory.
+        kind: what an error says is expected.
     """
 
     filenames: Sequence[str]
     labels: np.ndarray
     root: str = ""
     encoded: Sequence[bytes] | None = None
+    kind: ClassVar[str] = "image"
 
     def __len__(self) -> int:
         return len(self.filenames)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells lists apart by names, labels, and contents where these lie in memory."""
+        digest = hashlib.sha256("\n".join(self.filenames).encode() + self.labels.tobytes())
+        for content in self.encoded or ():
+            digest.update(content)
+        return digest.hexdigest()
 
     def read(self, indices: Sequence[int] | range | np.ndarray) -> tf.data.Dataset:
         """The examples at `indices`, in that order."""
@@ -56,7 +69,7 @@ class ImageList:
 
     def name(self, position: int) -> str:
         """What to call an image in an error: its path."""
-        return os.path.join(self.root, self.filenames[position])
+        return posixpath.join(self.root, self.filenames[position])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +77,24 @@ class TfdsSplit:
     """A split prepared by tensorflow-datasets, in its own order.
 
     Attributes:
-        builder: a tfds builder with the features image, label and file_name.
+        builder: a tfds builder with the features label, file_name, and an image or a video.
         split: name of the split.
+        feature: name of the image or video.
+        kind: what an error says is expected.
     """
 
     builder: object
     split: str
+    feature: str = "image"
+    kind: ClassVar[str] = "image"
 
     def __len__(self) -> int:
         return self.builder.info.splits[self.split].num_examples
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells prepared data sets apart by name, configuration, version and number of examples."""
+        return f"{self.builder.info.full_name}/{self.split}/{len(self)}"
 
     def read(self, indices: range) -> tf.data.Dataset:
         """The examples of a contiguous range, in order."""
@@ -85,12 +107,12 @@ class TfdsSplit:
         dataset = self.builder.as_dataset(
             split=part,
             shuffle_files=False,
-            decoders={"image": tfds.decode.SkipDecoding()},
+            decoders={"image": tfds.decode.SkipDecoding()} if self.feature == "image" else None,
             read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
         )
         return dataset.take(len(indices)).map(
             lambda example: {
-                "image": example["image"],
+                "image": example[self.feature],
                 "label": tf.cast(example["label"], tf.int32),
                 "filename": example["file_name"],
             }
@@ -99,76 +121,109 @@ class TfdsSplit:
     def name(self, position: int) -> str:
         """What to call an image in an error: its file name and the data set."""
         (example,) = self.read(range(position, position + 1))
-        return f"{example['filename'].numpy().decode()} of {self.builder.name}"
+        return f"{example['filename'].numpy().decode()} of {self.builder.info.full_name}"
 
 
-def open_tfds(name: str, split: str, data_dir: Path) -> TfdsSplit | None:
+def open_tfds(name: str, split: str, data_dir: str, feature: str = "image") -> TfdsSplit | None:
     """A split of a data set that lies prepared in `data_dir`; None if it does not.
 
+    Args:
+        name: of the data set, with "/" and its configuration where it has some.
+        split: of the data set.
+        data_dir: where tfds keeps prepared data.
+        feature: name of the image or video.
+
     Raises:
-        InputError: it is there, but without the split.
+        InputError: it is there, but not whole, or without the split.
     """
-    if not (data_dir / name).is_dir():
+    if not tf.io.gfile.isdir(posixpath.join(data_dir, name)):
         return None
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(name, data_dir=str(data_dir))
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise InputError(
+            f"{data_dir}/{name} is no whole data set: remove it, build it again"
+        ) from error
     if split not in builder.info.splits:
         raise InputError(
-            f"{data_dir / name} has no split {split!r}; prepare it with `tfds build {name}`"
+            f"{data_dir}/{name} has no split {split!r}: remove it, prepare it with "
+            f"`python -m an_jax.data.builders {name}`"
         )
-    return TfdsSplit(builder, split)
+    return TfdsSplit(builder, split, feature)
 
 
-def open_class_folders(root: Path, class_ids: Sequence[str]) -> ImageList:
-    """Images in one folder a class; a label is the position of the folder's name in `class_ids`.
+def open_class_folders(
+    root: str, label_of: Mapping[str, int], suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> ImageList:
+    """Images in one folder a class, in the order of their names.
 
     Folders of some of the classes will do: labels do not depend on which are there.
+
+    Args:
+        root: directory of the folders.
+        label_of: name of a folder -> label.
+        suffixes: which files count, in lower case.
 
     Raises:
         InputError: a folder is none of the classes, or there are no images.
     """
-    label_of = {name: label for label, name in enumerate(class_ids)}
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    unknown = [name for name in folders if name not in label_of]
+    entries = list_directory(root)
+    unknown = [e for e in entries if e not in label_of and is_directory(root, e)]
     if unknown:
         raise InputError(
-            f"{root} has folders that are none of the {len(class_ids)} classes "
-            f"(such as {class_ids[0]!r}): {', '.join(unknown[:5])}"
+            f"{root} has folders that are none of the {len(set(label_of.values()))} classes "
+            f"(such as {next(iter(label_of))!r}): {', '.join(unknown[:5])}"
             + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         )
-    names = [f"{f}/{image}" for f in folders for image in _images(root / f)]
-    _check_not_empty(names, root)
+    folders = [entry for entry in entries if entry in label_of and is_directory(root, entry)]
+    with ThreadPoolExecutor(32) as pool:  # a listing on gs:// takes a tenth of a second
+        contents = list(pool.map(lambda f: _files(posixpath.join(root, f), suffixes), folders))
+    names = [f"{f}/{file}" for f, files in zip(folders, contents, strict=True) for file in files]
+    _check_not_empty(names, root, suffixes)
     labels = np.array([label_of[name.split("/")[0]] for name in names], np.int32)
-    return ImageList(names, labels, str(root))
+    return ImageList(names, labels, root)
 
 
-def open_flat_folder(root: Path, solution: Path, class_ids: Sequence[str]) -> ImageList:
+def open_flat_folder(root: str, solution: str, class_ids: Sequence[str]) -> ImageList:
     """Images in one folder, labelled by ILSVRC's LOC_val_solution.csv.
 
     Raises:
         InputError: there are no images, or the file lacks one of them.
     """
-    with solution.open(newline="") as file:
+    with tf.io.gfile.GFile(solution) as file:
         try:
-            rows = csv.DictReader(file)
+            rows = csv.DictReader(file.read().splitlines())
             wnid_of = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
         except (KeyError, IndexError, AttributeError) as error:
             raise InputError(f"{solution} lacks ImageId or PredictionString") from error
-    names = _images(root)
-    _check_not_empty(names, root)
-    missing = [name for name in names if wnid_of.get(Path(name).stem) not in class_ids]
-    if missing:
-        raise InputError(f"{solution} has no class for {missing[0]} and {len(missing) - 1} others")
-    labels = [class_ids.index(wnid_of[Path(name).stem]) for name in names]
-    return ImageList(names, np.array(labels, np.int32), str(root))
+    names = _files(root, IMAGE_SUFFIXES)
+    _check_not_empty(names, root, IMAGE_SUFFIXES)
+    label_of = {class_id: label for label, class_id in enumerate(class_ids)}
+    labels = [label_of.get(wnid_of.get(posixpath.splitext(name)[0]), -1) for name in names]
+    if -1 in labels:
+        others = labels.count(-1) - 1
+        raise InputError(
+            f"{solution} has no class for {names[labels.index(-1)]} and {others} others"
+        )
+    return ImageList(names, np.array(labels, np.int32), root)
 
 
-def _check_not_empty(names: list[str], root: Path) -> None:
+def list_directory(path: str) -> list[str]:
+    """Names of what is in a directory, sorted."""
+    return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
+
+
+def is_directory(*parts: str) -> bool:
+    """Whether there is a directory at the joined path."""
+    return tf.io.gfile.isdir(posixpath.join(*parts))
+
+
+def _files(folder: str, suffixes: tuple[str, ...]) -> list[str]:
+    return [name for name in list_directory(folder) if name.lower().endswith(suffixes)]
+
+
+def _check_not_empty(names: list[str], root: str, suffixes: tuple[str, ...]) -> None:
     if not names:
-        raise InputError(f"{root} holds no images (looked for {', '.join(sorted(_SUFFIXES))})")
-
-
-def _images(folder: Path) -> list[str]:
-    names = (entry.name for entry in os.scandir(folder) if entry.is_file())
-    return sorted(name for name in names if Path(name).suffix.lower() in _SUFFIXES)
+        raise InputError(f"{root} holds no images (looked for {', '.join(suffixes)})")

@@ -1,24 +1,11 @@
-"""The test sets, a table: where a set's images are found, its label space, its known size.
-
-A new set is one entry here and one paragraph in docs/test_sets.md.
-"""
+"""The test sets, a table: each is a column of the results, computed from one or more image sets."""
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
+import difflib
 
 from an_jax.data import digits
-from an_jax.data.class_index import imagenet_wnids
-from an_jax.data.sources import (
-    ImageList,
-    TfdsSplit,
-    open_class_folders,
-    open_flat_folder,
-    open_tfds,
-)
+from an_jax.data.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS, SEVERITIES
 from an_jax.errors import InputError
-
-Source = ImageList | TfdsSplit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,90 +13,98 @@ class TestSet:
     """One column of the results.
 
     Attributes:
-        num_images: how many images the whole set has.
-        num_classes: number of logits a model for it has.
-        open: data directory -> source; raises InputError if the set is not there.
-        needs_data_dir: whether `open` looks at the data directory at all.
+        image_sets: names in IMAGE_SETS of what a model is run over for it.
+        num_images: how many images (frames, for videos) count when all are there.
+        metric: name in evaluation.columns.METRICS of how it is scored.
         csv: name of the file of results, timm's where timm has the set.
+        classes: the subset of classes whose logits alone count; None for all.
+        clean: the test set of which this one is a shift.
     """
 
+    image_sets: tuple[str, ...]
     num_images: int
-    num_classes: int
-    open: Callable[[Path | None], Source]
+    metric: str
     csv: str
-    needs_data_dir: bool = True
+    classes: str | None = None
+    clean: str | None = None
 
 
-def _open_imagenet(data_dir: Path) -> Source:
-    root = data_dir / "imagenet-1k"
-    candidates = [
-        root / "val",
-        root / "Data/CLS-LOC/val",
-        root / "ILSVRC/Data/CLS-LOC/val",
-        data_dir / "ILSVRC/Data/CLS-LOC/val",
-        data_dir / "Data/CLS-LOC/val",
-        root,
-    ]
-    found = next((path for path in candidates if path.is_dir()), None)
-    if found is None:
-        prepared = open_tfds("imagenet2012", "validation", data_dir)
-        if prepared is None:
-            raise InputError(
-                f"no imagenet-1k in {data_dir}: expected class folders in imagenet-1k/val/<wnid>/ "
-                "or a tfds-prepared imagenet2012/"
-            )
-        return prepared
-    if not any(entry.is_dir() for entry in found.iterdir()):
-        for parent in (found, *found.parents):
-            if (parent / "LOC_val_solution.csv").is_file():
-                solution = parent / "LOC_val_solution.csv"
-                return open_flat_folder(found, solution, imagenet_wnids())
-            if parent == data_dir:
-                break
-        raise InputError(
-            f"{found} has no class folders: sort the images into folders named by wnid, or put "
-            "ILSVRC's LOC_val_solution.csv beside them"
-        )
-    return open_class_folders(found, imagenet_wnids())
+def _accuracy(name, num_images, csv=None, clean="imagenet-1k") -> TestSet:
+    return TestSet((name,), num_images, "accuracy", csv or f"results-{name}.csv", clean=clean)
 
 
-def _digits(shift: str | None) -> TestSet:
+def _of_subset(name, images, num_images, subset, clean=None) -> TestSet:
+    csv = f"results-{name}.csv"
+    return TestSet((images,), num_images, "accuracy", csv, classes=subset, clean=clean)
+
+
+def _corrupted() -> TestSet:
+    names = [f"imagenet-c/{c}/{s}" for c in CORRUPTIONS + EXTRA_CORRUPTIONS for s in SEVERITIES]
     return TestSet(
-        num_images=digits.NUM_TEST,
-        num_classes=10,
-        open=lambda data_dir: digits.open_digits("test", shift),
-        csv=f"results-digits-{shift}.csv" if shift else "results-digits.csv",
-        needs_data_dir=False,
+        ("imagenet-1k", *names),  # the clean error is part of relative mCE
+        num_images=50_000 * len(CORRUPTIONS) * len(SEVERITIES),
+        metric="corruption",
+        csv="results-imagenet-c.csv",
+        clean="imagenet-1k",
     )
 
 
+def _perturbed() -> TestSet:
+    names = tuple(f"imagenet-p/{perturbation}" for perturbation in PERTURBATIONS)
+    num_frames = 31 * len(PERTURBATIONS) + 10  # translate has 41
+    return TestSet(names, 50_000 * num_frames, "perturbation", "results-imagenet-p.csv")
+
+
 TEST_SETS: dict[str, TestSet] = {
-    "imagenet-1k": TestSet(50_000, 1000, _open_imagenet, "results-imagenet.csv"),
-    "digits": _digits(None),
-    **{f"digits-{shift}": _digits(shift) for shift in digits.SHIFTS},
+    "imagenet-1k": _accuracy("imagenet-1k", 50_000, "results-imagenet.csv", clean=None),
+    "imagenet-1k-reassessed": TestSet(
+        ("imagenet-1k",), 46_837, "real", "results-imagenet-real.csv", clean="imagenet-1k"
+    ),
+    "imagenetv2-matched-frequency": _accuracy("imagenetv2-matched-frequency", 10_000),
+    "imagenetv2-threshold0.7": _accuracy("imagenetv2-threshold0.7", 10_000),
+    "imagenetv2-topimages": _accuracy("imagenetv2-topimages", 10_000),
+    "imagenet-sketch": _accuracy("imagenet-sketch", 50_889, "results-sketch.csv"),
+    "imagenet-a": _of_subset("imagenet-a", "imagenet-a", 7_500, "imagenet-a", "imagenet-a-clean"),
+    "imagenet-o": TestSet(
+        ("imagenet-o", "imagenet-1k"),  # the latter holds the classes' in-distribution images
+        2_000,
+        "out_of_distribution",
+        "results-imagenet-o.csv",
+        classes="imagenet-o",
+        clean="imagenet-1k",
+    ),
+    "imagenet-a-clean": _of_subset("imagenet-a-clean", "imagenet-1k", 10_000, "imagenet-a"),
+    "imagenet-r": _of_subset("imagenet-r", "imagenet-r", 30_000, "imagenet-r", "imagenet-r-clean"),
+    "imagenet-r-clean": _of_subset("imagenet-r-clean", "imagenet-1k", 10_000, "imagenet-r"),
+    "imagenet-c": _corrupted(),
+    "imagenet-p": _perturbed(),
+    "digits": _accuracy("digits", digits.NUM_TEST, clean=None),
+    **{
+        f"digits-{shift}": _accuracy(f"digits-{shift}", digits.NUM_TEST, clean="digits")
+        for shift in digits.SHIFTS
+    },
 }
+# The columns of the published table, in its order.
+PUBLISHED = tuple(TEST_SETS)[:8]
 
 
-def open_test_set(name: str, data_dir: Path | None, allow_partial: bool) -> Source:
-    """Opens a set and counts it.
+def expand_names(names: str) -> list[str]:
+    """Test sets named with commas, or by "published" (the eight columns) or "all" (of ImageNet).
 
     Raises:
-        InputError: unknown name, nothing there, or (without `allow_partial`) images missing.
+        InputError: an unknown name; the nearest is said.
     """
-    if name not in TEST_SETS:
-        raise InputError(f"unknown test set {name!r}; there are {', '.join(TEST_SETS)}")
-    test_set = TEST_SETS[name]
-    if test_set.needs_data_dir:
-        if data_dir is None:
-            raise InputError(f"{name} needs --data_dir")
-        if not data_dir.is_dir():
-            raise InputError(f"no data directory {data_dir}")
-    source = test_set.open(data_dir)
-    if not len(source):
-        raise InputError(f"{name} is empty in {data_dir}")
-    if len(source) != test_set.num_images and not allow_partial:
-        raise InputError(
-            f"{name} has {len(source)} images here, the whole set {test_set.num_images}; "
-            "give --allow_partial to evaluate on these (the table then says n)"
-        )
-    return source
+    groups = {
+        "published": PUBLISHED,
+        "all": [name for name in TEST_SETS if name.startswith("imagenet")],
+    }
+    found = []
+    for name in names.split(","):
+        if name not in TEST_SETS and name not in groups:
+            nearest = difflib.get_close_matches(name, TEST_SETS, n=1, cutoff=0.0)[0]
+            raise InputError(
+                f"unknown test set {name!r}; the nearest is {nearest}, and there are "
+                f"{', '.join([*TEST_SETS, *groups])}"
+            )
+        found += groups.get(name, [name])
+    return list(dict.fromkeys(found))

@@ -14,7 +14,7 @@ class TrainSet:
 
     Attributes:
         open: () -> source.
-        test_set: name in TEST_SETS of the set evaluated after each epoch.
+        test_set: name in IMAGE_SETS of the set evaluated after each epoch.
     """
 
     open: Callable[[], ImageList]

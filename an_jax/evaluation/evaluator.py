@@ -1,45 +1,55 @@
-"""A model on a test set: every image counted once, on any number of devices."""
+"""A model on a set of images: every image counted once, on any number of devices and processes."""
 
-import csv
 import dataclasses
 from collections import deque
-from pathlib import Path
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from an_jax import functional, parallel
+from an_jax.data.image_sets import Source
 from an_jax.data.normalization import normalize_images
-from an_jax.data.pipeline import eval_batches
-from an_jax.data.test_sets import Source
+from an_jax.data.pipeline import Batch, eval_batches
 from an_jax.errors import InputError
-from an_jax.evaluation.metrics import is_in_top, top_predictions
+from an_jax.evaluation.predictions import Predictions, label_spaces
 from an_jax.progress import progress_bar
 from an_jax.zoo import Preprocessing
 
+_FILENAME_BYTES = 256
 
-@dataclasses.dataclass(frozen=True)
-class Accuracy:
-    """Result on a test set: fractions of the n images seen."""
 
-    n: int
-    top1: float
-    top5: float
+def top_predictions(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The five largest logits of each row, or all where there are fewer.
+
+    Args:
+        logits: [N, C].
+
+    Returns:
+        Their columns, best first, int32 [N, 5], and their softmax probabilities, [N, 5].
+    """
+    columns = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
+    return columns, jnp.take_along_axis(jax.nn.softmax(logits), columns, axis=-1)
 
 
 class Evaluator:
-    """Evaluates a model on test sets; compiled once for all of them.
+    """Runs a model over sets of images; compiled once for all of them.
 
     Args:
         definition: the model's static part.
+        num_classes: number of its logits.
         preprocessing: size, crop, interpolation and normalization.
         batch_size: images a step over all devices, rounded up to a multiple of their number.
-        mesh: the devices.
+        mesh: the devices, of all processes.
     """
 
-    def __init__(self, definition, preprocessing: Preprocessing, batch_size: int, mesh):
+    def __init__(
+        self, definition, num_classes: int, preprocessing: Preprocessing, batch_size: int, mesh
+    ):
         self._definition, self._preprocessing, self._mesh = definition, preprocessing, mesh
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
+        self._spaces = label_spaces(num_classes)
         one, split = parallel.replicated(mesh), parallel.batched(mesh)
         self._step = jax.jit(
             self._eval_step,
@@ -47,19 +57,18 @@ class Evaluator:
             out_shardings=(one, split),
         )
 
-    def _eval_step(self, params, batch_stats, images, labels, mask):
-        """Counts summed over all devices (int32), and each image's five best classes."""
+    def _eval_step(self, params, batch_stats, images, mask, failed):
+        """Counts over all devices, int32: of images, of those with logits that are no numbers, of
+        processes that failed; and of each image the classes and probabilities of Predictions."""
         images = normalize_images(images, self._preprocessing)
         logits = functional.apply_eval(self._definition, params, batch_stats, images)
-        classes, probabilities = top_predictions(logits)
-        counts = {
-            "n": mask,
-            "top1": mask & is_in_top(classes, labels, 1),
-            "top5": mask & is_in_top(classes, labels, 5),
-            "not_finite": mask & ~jnp.isfinite(logits).all(axis=-1),
-        }
-        counts = jax.tree.map(lambda flags: jnp.sum(flags, dtype=jnp.int32), counts)
-        return counts, (classes, probabilities)
+        not_finite = mask & ~jnp.isfinite(logits).all(axis=-1)
+        counts = [jnp.sum(flags, dtype=jnp.int32) for flags in (mask, not_finite, failed)]
+        outputs = {}
+        for space, labels in self._spaces.items():
+            places, probabilities = top_predictions(logits[:, labels])
+            outputs[space] = (jnp.asarray(labels, jnp.int32)[places], probabilities)
+        return counts, outputs
 
     def __call__(
         self,
@@ -68,69 +77,100 @@ class Evaluator:
         source: Source,
         *,
         title: str,
+        is_cropped: bool = False,
         nested: bool = False,
-        predictions: Path | None = None,
-    ) -> Accuracy:
-        """Runs over a test set.
+    ) -> Predictions:
+        """Runs over a set of images.
 
         Args:
             params, batch_stats: the weights, on all devices of the mesh.
             source: the images.
             title: stands before the progress bar.
+            is_cropped: whether the images need no resizing and cropping.
             nested: whether the bar stands below another one.
-            predictions: CSV file to write each image's five best classes to.
+
+        Returns:
+            The predictions for all images, on every process.
 
         Raises:
-            InputError: a file that cannot be decoded, or logits that are no finite numbers.
+            InputError: on every process, if any has a file that cannot be decoded, or logits that
+                are no finite numbers.
         """
-        totals = dict.fromkeys(("n", "top1", "top5", "not_finite"), 0)
         rows: list[tuple] = []
         running: deque = deque()
+        num_seen = 0
 
         def collect():
-            counts, outputs, names, labels, mask = running.popleft()
-            for key, count in jax.device_get(counts).items():
-                totals[key] += int(count)
-            if totals["not_finite"]:
+            nonlocal num_seen
+            counts, outputs, batch, error = running.popleft()
+            seen, not_finite, failed = (int(count) for count in counts)
+            if failed:
+                raise error or InputError(f"{title}: stopped, since another process has failed")
+            if not_finite:
                 raise InputError(
-                    f"{title}: the logits of {totals['not_finite']} images are NaN or infinite; "
+                    f"{title}: the logits of {not_finite} images are NaN or infinite; "
                     "the weights do not fit these inputs"
                 )
-            if predictions is not None:
-                classes, probabilities = jax.device_get(outputs)
-                columns = (names, labels, classes, probabilities)
-                rows.extend(zip(*(column[mask] for column in columns), strict=True))
-            progress.update(int(mask.sum()))
+            kept = batch["mask"]
+            outputs = jax.tree.map(lambda array: parallel.local_rows(array)[kept], outputs)
+            rows.append((batch["filename"][kept], batch["label"][kept], outputs))
+            num_seen += seen
+            progress.update(seen)
 
         with progress_bar(len(source), title, nested=nested) as progress:
-            for batch in eval_batches(
-                source, range(len(source)), self._batch_size, self._preprocessing
-            ):
-                arrays = parallel.shard_batch(
-                    (batch["image"], batch["label"], batch["mask"]), self._mesh
-                )
-                counts, outputs = self._step(params, batch_stats, *arrays)
-                running.append((counts, outputs, batch["filename"], batch["label"], batch["mask"]))
+            for batch, error in self._batches(source, is_cropped):
+                failed = np.full(len(batch["mask"]), error is not None)
+                arrays = parallel.shard_batch((batch["image"], batch["mask"], failed), self._mesh)
+                running.append((*self._step(params, batch_stats, *arrays), batch, error))
                 if len(running) > 2:  # the device has work while the host collects
                     collect()
             while running:
                 collect()
-        if totals["n"] != len(source):
-            raise AssertionError(f"{title}: counted {totals['n']} images of {len(source)}")
-        if predictions is not None:
-            _write_predictions(predictions, rows)
-        n = totals["n"]
-        return Accuracy(n, totals["top1"] / n, totals["top5"] / n)
+        if num_seen != len(source):
+            raise AssertionError(f"{title}: counted {num_seen} images of {len(source)}")
+        return self._gather(rows, len(source))
 
+    def _batches(self, source: Source, is_cropped) -> Iterator[tuple[Batch, InputError | None]]:
+        """This process's batches, as many as every other process has: all run the same steps.
 
-def _write_predictions(path: Path, rows: list[tuple]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    k = len(rows[0][2])
-    ranks = range(1, k + 1)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        header = [*(f"top{i}" for i in ranks), *(f"prob{i}" for i in ranks)]
-        writer.writerow(["filename", "label", *header])
-        for name, label, classes, probabilities in rows:
-            probabilities = (f"{p:.6f}" for p in probabilities)
-            writer.writerow([name.decode(), label, *classes, *probabilities])
+        After an error, which comes with the batches then, they are empty.
+        """
+        num_processes = jax.process_count()
+        batch_size = self._batch_size // num_processes
+        size, crop_pct = self._preprocessing.image_size, self._preprocessing.crop_pct
+        largest_share = -(-len(source) // num_processes)
+        batches = eval_batches(
+            source,
+            parallel.share_of_process(len(source)),
+            batch_size,
+            dataclasses.replace(self._preprocessing, crop_pct=1.0 if is_cropped else crop_pct),
+        )
+        empty = {
+            "image": np.zeros((batch_size, size, size, 3), np.uint8),
+            "label": np.zeros(batch_size, np.int32),
+            "filename": np.zeros(batch_size, "S1"),
+            "mask": np.zeros(batch_size, bool),
+        }
+        error = None
+        for _ in range(-(-largest_share // batch_size)):
+            batch = None
+            if error is None:
+                try:
+                    batch = next(batches, None)
+                except InputError as found:
+                    error = found
+            yield batch or empty, error
+
+    def _gather(self, rows: list[tuple], n: int) -> Predictions:
+        """This process's rows -> everyone's."""
+        names, labels, outputs = zip(*rows, strict=True)
+        outputs = jax.tree.map(lambda *parts: parallel.gather(np.concatenate(parts), n), *outputs)
+        # Bytes travel as numbers.
+        names = np.concatenate(names).astype(f"S{_FILENAME_BYTES}")
+        letters = parallel.gather(names.view(np.uint8).reshape(len(names), _FILENAME_BYTES), n)
+        return Predictions(
+            letters.view(f"S{_FILENAME_BYTES}")[:, 0],
+            parallel.gather(np.concatenate(labels), n),
+            {space: classes for space, (classes, _) in outputs.items()},
+            {space: probabilities for space, (_, probabilities) in outputs.items()},
+        )

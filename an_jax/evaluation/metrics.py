@@ -1,23 +1,246 @@
-"""Metrics as pure functions of logits and labels, in JAX."""
+"""Scores of the ImageNet test sets: pure NumPy functions of predictions, in their papers' terms.
 
-import jax
-import jax.numpy as jnp
+Fractions, not percent (an mCE of 0.767, not 76.7). Empty input is a ValueError. Sources:
+    Beyer et al. 2020: Are we done with ImageNet? arXiv:2006.07159.
+    Hendrycks et al. 2021: Natural Adversarial Examples, CVPR, arXiv:1907.07174.
+    Hendrycks & Dietterich 2019: Benchmarking Neural Network Robustness to Common Corruptions and
+        Perturbations, ICLR, arXiv:1903.12261; the metrics are in section 4.2.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 
-def top_predictions(logits: jax.Array, k: int = 5) -> tuple[jax.Array, jax.Array]:
-    """The k most probable classes, best first.
+def top_k_accuracy(classes: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Fraction of the images whose label is among the first k classes.
 
     Args:
-        logits: [N, C].
-        k: how many; C where there are fewer classes.
+        classes: int [n, >=k], best first.
+        labels: int [n].
+        k: how many classes count.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    first = _first_k(classes, labels, k)
+    return float(np.mean(np.any(first == np.reshape(labels, (len(first), 1)), axis=1)))
+
+
+def real_accuracy(
+    classes: np.ndarray, label_sets: Sequence[Sequence[int]], k: int
+) -> tuple[float, int]:
+    """ReaL accuracy (Beyer et al. 2020): any of the first k classes is among an image's labels.
+
+    Args:
+        classes: int [n, >=k], best first.
+        label_sets: the labels of each of the n images; images without any do not count.
+        k: how many classes count.
 
     Returns:
-        Classes, int32 [N, k], and their softmax probabilities, [N, k].
+        The accuracy, and the number of images that count.
+
+    Raises:
+        ValueError: the shapes do not fit, or no image counts.
     """
-    classes = jax.lax.top_k(logits, min(k, logits.shape[-1]))[1]
-    return classes, jnp.take_along_axis(jax.nn.softmax(logits), classes, axis=-1)
+    images = zip(_first_k(classes, label_sets, k).tolist(), label_sets, strict=True)
+    correct = [not set(labels).isdisjoint(first) for first, labels in images if len(labels)]
+    if not correct:
+        raise ValueError("no image has a label")
+    return float(np.mean(correct)), len(correct)
 
 
-def is_in_top(classes: jax.Array, labels: jax.Array, k: int) -> jax.Array:
-    """Whether the label is among the first k of the classes [N, >=k]; bool [N]."""
-    return jnp.any(classes[:, :k] == labels[:, None], axis=-1)
+def average_precision(scores: np.ndarray, is_positive: np.ndarray) -> float:
+    """Area under the precision-recall curve (AUPR), a step function, equal scores at one step.
+
+    On ImageNet-O (Hendrycks et al. 2021) the score is minus the largest softmax probability over
+    its 200 classes; its images are positive, the validation images of these classes negative.
+
+    Args:
+        scores: float [n], higher for what should be positive.
+        is_positive: bool [n].
+
+    Raises:
+        ValueError: the shapes do not fit, a score is NaN, or nothing is positive.
+    """
+    scores, is_positive = _sorted_pair(scores, is_positive)
+    if not is_positive.any():
+        raise ValueError("nothing is positive")
+    scores, is_positive = scores[::-1], is_positive[::-1]
+    step = np.append(scores[1:] != scores[:-1], True)  # last of each group of equal scores
+    found = np.cumsum(is_positive)[step]
+    precision = found / (np.flatnonzero(step) + 1)
+    return float(np.sum(np.diff(found, prepend=0) * precision) / found[-1])
+
+
+def rms_calibration_error(
+    confidence: np.ndarray, is_correct: np.ndarray, bin_size: int = 100
+) -> float:
+    """RMS gap between confidence and accuracy in bins of images (Hendrycks et al. 2021).
+
+    sqrt(sum_b n_b / n (mean confidence_b - accuracy_b)^2). The images, sorted by confidence, fill
+    bins of bin_size; the last takes the remainder too; fewer than bin_size images are one bin.
+    All bins count. The script published with ImageNet-A leaves out the last, the most confident.
+
+    Args:
+        confidence: float [n], probability of the predicted class.
+        is_correct: bool [n], whether it is the right one.
+        bin_size: images per bin.
+
+    Raises:
+        ValueError: the shapes do not fit, a confidence is NaN, or bin_size is not positive.
+    """
+    confidence, is_correct = _sorted_pair(confidence, is_correct)
+    if bin_size < 1:
+        raise ValueError(f"bin_size is {bin_size}")
+    starts = np.arange(1, len(confidence) // bin_size) * bin_size
+    bins = np.split(confidence - is_correct, starts)
+    return float(np.sqrt(sum(gaps.size * gaps.mean() ** 2 for gaps in bins) / len(confidence)))
+
+
+def aurra(confidence: np.ndarray, is_correct: np.ndarray) -> float:
+    """Area under the response rate accuracy curve (Hendrycks et al. 2021).
+
+    The mean over k = 1..n of the accuracy on the k most confident images; of equally confident
+    ones the earlier comes first.
+
+    Args:
+        confidence: float [n], probability of the predicted class.
+        is_correct: bool [n], whether it is the right one.
+
+    Raises:
+        ValueError: the shapes do not fit, or a confidence is NaN.
+    """
+    _, is_correct = _sorted_pair(np.negative(confidence), is_correct)
+    return float(np.mean(np.cumsum(is_correct) / np.arange(1, len(is_correct) + 1)))
+
+
+def mean_corruption_error(
+    errors: Mapping[str, Sequence[float]], baseline: Mapping[str, Sequence[float]]
+) -> float:
+    """ImageNet-C's mCE (Hendrycks & Dietterich 2019): errors as a ratio to AlexNet's.
+
+    The mean over the corruptions of: sum over severities of the error / the same of the baseline.
+
+    Args:
+        errors: top-1 errors of each corruption at its 5 severities; those of corruptions that
+            `baseline` lacks do not count.
+        baseline: the same of AlexNet, `alexnet.ALEXNET_ERRORS`.
+
+    Raises:
+        ValueError: a corruption or a severity of `baseline` is not in `errors`.
+    """
+    return relative_mean_corruption_error(errors, 0.0, baseline, 0.0)
+
+
+def relative_mean_corruption_error(
+    errors: Mapping[str, Sequence[float]],
+    clean_error: float,
+    baseline: Mapping[str, Sequence[float]],
+    baseline_clean_error: float,
+) -> float:
+    """ImageNet-C's relative mCE (Hendrycks & Dietterich 2019): of errors in excess of clean_error.
+
+    Args:
+        errors, baseline: as in `mean_corruption_error`.
+        clean_error: top-1 error on the ImageNet validation set.
+        baseline_clean_error: AlexNet's, `alexnet.ALEXNET_CLEAN_ERROR`.
+
+    Raises:
+        ValueError: a corruption or a severity of `baseline` is not in `errors`.
+    """
+    _check_keys(errors, baseline)
+    for corruption, row in baseline.items():
+        if len(errors[corruption]) != len(row):
+            raise ValueError(f"{corruption} has {len(errors[corruption])} errors, not {len(row)}")
+    return mean_ratio(
+        {c: sum(error - clean_error for error in errors[c]) for c in baseline},
+        {c: sum(error - baseline_clean_error for error in baseline[c]) for c in baseline},
+    )
+
+
+def flip_probability(top1: np.ndarray, noise: bool) -> float:
+    """ImageNet-P's flip probability (Hendrycks & Dietterich 2019).
+
+    How often, over a video and then over the videos, a frame's prediction is not its reference's.
+    The reference is the previous frame; for noise, whose frames are independent, the first.
+
+    Args:
+        top1: int [videos, frames], the predicted class of each frame.
+        noise: whether the perturbation is a noise.
+
+    Raises:
+        ValueError: wrong shape, or fewer than two frames.
+    """
+    reference, frame = _frame_pairs(top1, noise, ())
+    return float(np.mean(reference != frame))
+
+
+def top5_distance(top5: np.ndarray, noise: bool) -> float:
+    """ImageNet-P's top-5 distance, 0 to 15, not normalised (Hendrycks & Dietterich 2019).
+
+    A frame's distance to its reference (see `flip_probability`) is sum_{i=1..5} |c(i) - c(s(i))|,
+    where s(i) is the rank in the frame of the reference's i-th class and c(r) = min(r - 1, 5).
+
+    Args:
+        top5: int [videos, frames, 5], the predicted classes of each frame, best first.
+        noise: whether the perturbation is a noise.
+
+    Raises:
+        ValueError: wrong shape, or fewer than two frames.
+    """
+    reference, frame = _frame_pairs(top5, noise, (5,))
+    is_same = reference[..., :, None] == frame[..., None, :]
+    moved_to = np.where(is_same.any(-1), is_same.argmax(-1), 5)
+    return float(np.mean(np.sum(np.abs(np.arange(5) - moved_to), axis=-1)))
+
+
+def mean_ratio(values: Mapping[str, float], baseline: Mapping[str, float]) -> float:
+    """ImageNet-P's mFR of flip probabilities, mT5D of distances (Hendrycks & Dietterich 2019).
+
+    The mean over the perturbations of value / baseline. Their repository lacks AlexNet's values.
+
+    Args:
+        values: one for each perturbation; those that `baseline` lacks do not count.
+        baseline: AlexNet's.
+
+    Raises:
+        ValueError: a key of `baseline` is not in `values`, or there is none.
+    """
+    _check_keys(values, baseline)
+    return float(np.mean([values[key] / baseline[key] for key in baseline]))
+
+
+def _check_keys(values: Mapping, baseline: Mapping) -> None:
+    missing = [key for key in baseline if key not in values]
+    if missing or not baseline:
+        raise ValueError(f"missing: {', '.join(missing)}" if missing else "the baseline is empty")
+
+
+def _first_k(classes: np.ndarray, labels: Sequence, k: int) -> np.ndarray:
+    classes = np.asarray(classes)
+    if classes.ndim != 2 or not 0 < len(classes) == len(labels) or not 1 <= k <= classes.shape[1]:
+        raise ValueError(f"classes {classes.shape} and {len(labels)} labels for k = {k}")
+    return classes[:, :k]
+
+
+def _sorted_pair(scores: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 scores and bool flags, [n] both, in ascending order of the scores; stable."""
+    scores, flags = np.asarray(scores, np.float64), np.asarray(flags, np.bool_)
+    if scores.shape != flags.shape or scores.ndim != 1 or not scores.size:
+        raise ValueError(f"shapes {scores.shape} and {flags.shape}")
+    if np.isnan(scores).any():
+        raise ValueError("a score is NaN")
+    order = np.argsort(scores, kind="stable")
+    return scores[order], flags[order]
+
+
+def _frame_pairs(
+    predictions: np.ndarray, noise: bool, per_frame: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """References, [videos, 1 or frames - 1, *per_frame], and frames to compare with them."""
+    predictions = np.asarray(predictions)
+    videos, frames, *rest = predictions.shape
+    if videos < 1 or frames < 2 or tuple(rest) != per_frame:
+        raise ValueError(f"shape {predictions.shape}")
+    return predictions[:, :1] if noise else predictions[:, :-1], predictions[:, 1:]

@@ -1,16 +1,30 @@
-"""Results as people and programs want them: a table, JSON, timm's CSV files, a picture."""
+"""Results as people and programs want them: tables, JSON, timm's CSV files, pictures."""
 
-import csv
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from an_jax.data.test_sets import TEST_SETS
+from an_jax.destination import check_destination, replacing
+from an_jax.evaluation import plots, timm_csv
 
-TIMM_COLUMNS = (
-    *("model", "img_size", "top1", "top1_err", "top5", "top5_err"),
-    *("param_count", "crop_pct", "interpolation"),
-)
+# Test sets that one number stands for instead of a pair of accuracies: its key and its name.
+_SINGLE = {
+    "imagenet-c": ("mce", "mCE"),
+    "imagenet-p": ("mean_flip_probability", "mean flip probability"),
+}
+_EXTRA = {
+    "unrestricted_top1": "unrestricted top-1",
+    "rms_calibration_error": "RMS calibration error",
+    "aurra": "AURRA",
+    "aupr": "AUPR",
+    "relative_mce": "relative mCE",
+    "mean_top5_distance": "mean top-5 distance",
+    "mfr": "mFR",
+    "mt5d": "mT5D",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +36,8 @@ class Result:
         architecture: its name in the zoo.
         dataset: name of the test set.
         n: images counted; `expected`: images that the whole set has.
-        top1, top5: accuracies as fractions of n.
+        scores: name -> what JSON can hold, as fractions: top1 and top5 of all sets but imagenet-p,
+            and what else the set is known for.
         num_params: trained values of the model.
         image_size, crop_pct, interpolation: of the preprocessing.
         dtype: compute dtype.
@@ -33,96 +48,108 @@ class Result:
     dataset: str
     n: int
     expected: int
-    top1: float
-    top5: float
+    scores: dict
     num_params: int
     image_size: int
     crop_pct: float
     interpolation: str
     dtype: str
 
+    @property
+    def norm(self) -> str:
+        """What follows the convolutions: "an", "se" (batch norm with SE units), or "bn"."""
+        return next((n for n in ("an", "se") if f"_{n}_" in f"{self.architecture}_"), "bn")
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether images of the set were missing."""
+        return self.n != self.expected
+
 
 def write_report(results: list[Result], output_dir: Path) -> str:
-    """Writes results.md, results.json, one CSV a test set, accuracy_by_test_set.png.
+    """Writes results.md, results.json, the CSV files and the pictures.
 
     Returns:
         The text of results.md.
+
+    Raises:
+        InputError: a file cannot be written.
     """
-    table = markdown_table(results)
-    (output_dir / "results.md").write_text(table)
-    entries = [dataclasses.asdict(result) for result in results]
-    (output_dir / "results.json").write_text(json.dumps(entries, indent=2) + "\n")
-    for dataset in _unique(r.dataset for r in results):
-        write_csv([r for r in results if r.dataset == dataset], output_dir / TEST_SETS[dataset].csv)
-    plot(results, output_dir / "accuracy_by_test_set.png")
-    return table
-
-
-def markdown_table(results: list[Result]) -> str:
-    """The published form: a row a model, and for each test set (top-1, top-5) as fractions."""
-    datasets = _unique(r.dataset for r in results)
-    by_cell = {(r.model, r.dataset): r for r in results}
-    lines = [
-        "| " + " | ".join(["Model", "Params (M)", *datasets]) + " |",
-        "| --- | ---: |" + " :---: |" * len(datasets),
-    ]
-    for model in _unique(r.model for r in results):
-        of_model = [by_cell[model, dataset] for dataset in datasets]
-        cells = [model, f"{of_model[0].num_params / 1e6:.3f}", *map(_cell, of_model)]
-        lines.append("| " + " | ".join(cells) + " |")
-    text = "\n".join(lines) + "\n\nEach pair is (top-1, top-5) accuracy.\n"
-    partial = {r.dataset: r for r in results if r.n != r.expected}
-    for dataset, result in partial.items():
-        text += f"\n{dataset}: n = {result.n} of {result.expected} images.\n"
+    text = markdown(results)
+    entries = [_flat(result) for result in results]
+    files = {
+        "results.md": text,
+        "results.json": json.dumps(entries, indent=2) + "\n",
+        **timm_csv.csv_files(results, TEST_SETS),
+    }
+    for name, content in files.items():
+        with _writing(output_dir / name) as path:
+            path.write_text(content, newline="\n")
+    for name, figure in plots.figures(results, TEST_SETS).items():
+        with _writing(output_dir / name) as path:
+            figure.savefig(path, format="png", dpi=150)
     return text
 
 
-def _cell(result: Result) -> str:
-    cell = f"({result.top1:.3f}, {result.top5:.3f})"
-    return cell if result.n == result.expected else f"{cell} n={result.n}"
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    check_destination(path, overwrite=True)  # a directory of this name is not ours
+    with replacing(path) as temporary:
+        yield temporary
 
 
-def write_csv(results: list[Result], path: Path) -> None:
-    """timm's columns, best model first; accuracies and errors in percent."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(TIMM_COLUMNS)
-        for r in sorted(results, key=lambda r: (-r.top1, -r.top5, r.model)):
-            accuracies = (r.top1, 1 - r.top1, r.top5, 1 - r.top5)
-            writer.writerow(
-                [r.model, r.image_size]
-                + [f"{100 * a:.3f}" for a in accuracies]
-                + [f"{r.num_params / 1e6:,.2f}", f"{r.crop_pct:.3f}", r.interpolation]
-            )
+def _flat(result: Result) -> dict:
+    entry = dataclasses.asdict(result)
+    return entry | entry.pop("scores")
 
 
-def plot(results: list[Result], path: Path) -> None:
-    """Top-1 accuracy by test set, a bar a model."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    datasets, models = _unique(r.dataset for r in results), _unique(r.model for r in results)
-    top1 = {(r.model, r.dataset): 100 * r.top1 for r in results}
-    width = 0.8 / len(models)
-    figure, axes = pyplot.subplots(
-        figsize=(max(4.0, 1.4 * len(datasets) + 1), 4.0), layout="constrained"
-    )
-    for i, model in enumerate(models):
-        positions = [x + (i - (len(models) - 1) / 2) * width for x in range(len(datasets))]
-        bars = axes.bar(positions, [top1[model, d] for d in datasets], width * 0.92, label=model)
-        if len(models) <= 4:
-            axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=1)
-    axes.set_xticks(range(len(datasets)), datasets)
-    axes.set_ylim(0, 108)
-    axes.set_yticks(range(0, 101, 20))
-    axes.set_ylabel("top-1 accuracy (%)")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=min(4, len(models)), frameon=False)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+def markdown(results: list[Result]) -> str:
+    """The published form: a row a model, a column a test set; below it the other scores."""
+    datasets = _unique(r.dataset for r in results)
+    by_cell = {(r.model, r.dataset): r for r in results}
+    heads = [f"{d} ({_SINGLE[d][1]})" if d in _SINGLE else d for d in datasets]
+    rows = []
+    for model in _unique(r.model for r in results):
+        of_model = [by_cell.get((model, dataset)) for dataset in datasets]
+        num_params = next(r.num_params for r in of_model if r)
+        rows.append([model, f"{num_params / 1e6:.3f}", *map(_cell, of_model)])
+    alignments = ["---", "---:"] + [":---:"] * len(datasets)
+    text = table(["Model", "Params (M)", *heads], alignments, rows)
+    if any(d not in _SINGLE for d in datasets):
+        text += "\nEach pair is (top-1, top-5) accuracy.\n"
+    for dataset, n, expected in _unique((r.dataset, r.n, r.expected) for r in results):
+        if n != expected:
+            text += f"\n{dataset}: n = {n} of {expected} images.\n"
+    return text + _extra_scores(results)
 
 
-def _unique(values) -> list[str]:
+def _cell(result: Result | None) -> str:
+    if result is None:
+        return ""
+    if result.dataset in _SINGLE:
+        cell = f"{result.scores[_SINGLE[result.dataset][0]]:.3f}"
+    else:
+        cell = f"({result.scores['top1']:.3f}, {result.scores['top5']:.3f})"
+    return f"{cell} n={result.n}" if result.is_partial else cell
+
+
+def _extra_scores(results: list[Result]) -> str:
+    with_any = [r for r in results if _EXTRA.keys() & r.scores.keys()]
+    if not with_any:
+        return ""
+    keys = [key for key in _EXTRA if any(key in r.scores for r in with_any)]
+    rows = [
+        [r.model, r.dataset, *(f"{r.scores[k]:.3f}" if k in r.scores else "" for k in keys)]
+        for r in with_any
+    ]
+    heads = ["Model", "Test set", *(_EXTRA[key] for key in keys)]
+    return "\n" + table(heads, ["---", "---"] + ["---:"] * len(keys), rows)
+
+
+def table(heads: list[str], alignments: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown; `alignments` are the cells of the line below the heads."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in (heads, alignments, *rows))
+
+
+def _unique(values: Iterable) -> list:
     return list(dict.fromkeys(values))

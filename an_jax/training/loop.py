@@ -12,11 +12,13 @@ from tqdm import tqdm
 
 from an_jax import functional, parallel, zoo
 from an_jax.checkpoint import ModelCard
+from an_jax.data.image_sets import IMAGE_SETS, open_image_set
 from an_jax.data.pipeline import Augmentation, steps_per_epoch, train_batches
-from an_jax.data.test_sets import TEST_SETS, open_test_set
 from an_jax.data.train_sets import get_train_set
 from an_jax.errors import InputError
 from an_jax.evaluation.evaluator import Evaluator
+from an_jax.evaluation.metrics import top_k_accuracy
+from an_jax.evaluation.predictions import ALL
 from an_jax.progress import progress_bar
 from an_jax.training import workdir as run_directory
 from an_jax.training.checkpoints import TrainCheckpoints
@@ -39,12 +41,10 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     mesh = parallel.make_mesh()
     check_config(config, mesh.size)
     train_set = get_train_set(config.dataset)
-    test_set = TEST_SETS[train_set.test_set]
+    num_classes = IMAGE_SETS[train_set.test_set].num_classes
     preprocessing = zoo.get_architecture(config.model).preprocessing
-    card = ModelCard(
-        config.model, test_set.num_classes, preprocessing, {"trained_on": config.dataset}
-    )
-    source, test_source = train_set.open(), open_test_set(train_set.test_set, None, False)
+    card = ModelCard(config.model, num_classes, preprocessing, {"trained_on": config.dataset})
+    source, test_source = train_set.open(), open_image_set(train_set.test_set, None, False)
     run_directory.open_workdir(workdir, config, card)
 
     dtype = jnp.dtype(config.dtype)
@@ -56,7 +56,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     schedule = cosine_schedule(peak, steps, config.num_epochs, config.warmup_epochs)
     optimizer = sgd(schedule, config.momentum, config.weight_decay)
     train_step = make_train_step(split.definition, optimizer, mesh, preprocessing, config.seed)
-    evaluate = Evaluator(split.definition, preprocessing, config.eval_batch_size, mesh)
+    evaluate = Evaluator(split.definition, num_classes, preprocessing, config.eval_batch_size, mesh)
 
     with TrainCheckpoints(workdir) as checkpoints:
         state = parallel.replicate(init_state(split, optimizer), mesh)
@@ -87,30 +87,33 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
             )
             state, loss, top1 = run_epoch(train_step, state, batches, mesh, progress, epoch)
             rate = (steps - first_step) * config.batch_size / (time.perf_counter() - start)
-            accuracy = evaluate(
+            predictions = evaluate(
                 state.params,
                 state.batch_stats,
                 test_source,
                 title=train_set.test_set,
                 nested=True,
             )
+            test_top1, test_top5 = (
+                top_k_accuracy(predictions.classes[ALL], predictions.labels, k) for k in (1, 5)
+            )
             metrics = {
                 "epoch": epoch + 1,
                 "step": int(state.step),
                 "loss": loss,
                 "train_top1": top1,
-                "test_top1": accuracy.top1,
-                "test_top5": accuracy.top5,
+                "test_top1": test_top1,
+                "test_top5": test_top5,
                 "learning_rate": float(schedule(state.step - 1)),
                 "images_per_second": round(rate, 1),
             }
             # Before the checkpoint: a line too many is dropped on resuming, a missing one is lost.
             run_directory.append_metrics(workdir, metrics)
-            checkpoints.save(state, accuracy.top1)
+            checkpoints.save(state, test_top1)
             minutes = (config.num_epochs - epoch - 1) * (time.perf_counter() - start) / 60
             tqdm.write(
                 f"epoch {epoch + 1:3d}/{config.num_epochs}  loss {loss:.4f}  "
-                f"train top-1 {100 * top1:.1f} %  test top-1 {100 * accuracy.top1:.1f} %  "
+                f"train top-1 {100 * top1:.1f} %  test top-1 {100 * test_top1:.1f} %  "
                 f"{rate:.0f} img/s  {minutes:.1f} min left"
             )
         progress.close()

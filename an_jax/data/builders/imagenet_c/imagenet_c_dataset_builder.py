@@ -1,0 +1,53 @@
+"""ImageNet-C (Hendrycks and Dietterich, ICLR 2019): the authors' files, not recomputed ones."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from an_jax.data.builders import class_folders
+
+_PAGE = "https://zenodo.org/records/2235448"
+_CORRUPTIONS = {
+    "noise.tar": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur.tar": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather.tar": ("snow", "frost", "fog", "brightness"),
+    "digital.tar": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+    "extra.tar": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
+}
+_ARCHIVE_OF = {name: archive for archive, names in _CORRUPTIONS.items() for name in names}
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """The 50,000 validation images under one corruption of one severity."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(name=f"{name}_{severity}", description=f"{name}, {severity} of 5")
+        for name in _ARCHIVE_OF
+        for severity in range(1, 6)
+    ]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"Put into manual_dir, from {_PAGE}, the archive of the corruption: "
+        + "; ".join(f"{archive} ({', '.join(names)})" for archive, names in _CORRUPTIONS.items())
+        + ". Keep them apart from ImageNet-P's, which have the same names."
+    )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=class_folders.features(image=tfds.features.Image(encoding_format="jpeg")),
+            supervised_keys=("image", "label"),
+            homepage="https://github.com/hendrycks/robustness",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        corruption, severity = self.builder_config.name.rsplit("_", 1)
+        archive = class_folders.find(dl_manager.manual_dir, [_ARCHIVE_OF[corruption]], _PAGE)
+        return {"test": self._generate_examples(archive, f"{corruption}/{severity}", dl_manager)}
+
+    def _generate_examples(
+        self, archive: epath.Path, folder: str, dl_manager: tfds.download.DownloadManager
+    ) -> Iterator[tuple[str, dict]]:
+        return class_folders.examples("image", archive, folder, dl_manager)

@@ -1,0 +1,54 @@
+"""ImageNet-P (Hendrycks and Dietterich, ICLR 2019) at difficulty 1: the authors' videos."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from an_jax.data.builders import class_folders
+
+_PAGE = "https://zenodo.org/records/3565846"
+_PERTURBATIONS = {  # the last of each is for validation, not scored
+    "noise.tar": ("gaussian_noise", "shot_noise", "speckle_noise"),
+    "blur.tar": ("motion_blur", "zoom_blur", "gaussian_blur"),
+    "weather.tar": ("snow", "brightness", "spatter"),
+    "digital.tar": ("translate", "rotate", "tilt", "scale", "shear"),
+}
+_ARCHIVE_OF = {name: archive for archive, names in _PERTURBATIONS.items() for name in names}
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """The 50,000 validation images, each a short video of one perturbation."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(name=name, description=f"{name}, difficulty 1")
+        for name in _ARCHIVE_OF
+    ]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"Put into manual_dir, from {_PAGE}, the archive of the perturbation: "
+        + "; ".join(f"{archive} ({', '.join(names)})" for archive, names in _PERTURBATIONS.items())
+        + "; or <perturbation>.tar, <perturbation>.tar.gz, or the unpacked <perturbation>/. "
+        "Keep them apart from ImageNet-C's, which have the same names."
+    )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=class_folders.features(video=tfds.features.Scalar(np.object_)),
+            supervised_keys=("video", "label"),
+            homepage="https://github.com/hendrycks/robustness",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        name = self.builder_config.name
+        names = [name, f"{name}.tar", f"{name}.tar.gz", _ARCHIVE_OF[name]]
+        source = class_folders.find(dl_manager.manual_dir, names, _PAGE)
+        return {"test": self._generate_examples(source, name, dl_manager)}
+
+    def _generate_examples(
+        self, source: epath.Path, folder: str, dl_manager: tfds.download.DownloadManager
+    ) -> Iterator[tuple[str, dict]]:
+        return class_folders.examples("video", source, folder, dl_manager)

@@ -1,0 +1,141 @@
+"""The results as timm's CSV files: same names, columns and formats.
+
+Accuracies, errors and whatever else is a fraction stand in percent. timm ranks a test set before
+it sorts it, so that its rank_diff is off by a little where models tie; here both sides are sorted
+first, and rank_diff is the difference of the rows' positions in the two files.
+"""
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from an_jax.released import RELEASED
+
+if TYPE_CHECKING:
+    from an_jax.data.test_sets import TestSet
+    from an_jax.evaluation.report import Result
+
+Row = dict[str, str]  # column -> cell
+
+
+def csv_files(results: "list[Result]", test_sets: "Mapping[str, TestSet]") -> dict[str, str]:
+    """One file a test set, and model_metadata.csv.
+
+    Args:
+        results: of any models on any of the test sets.
+        test_sets: name -> its file's name, and the set of which it is a shift.
+
+    Returns:
+        File name -> text.
+    """
+    by_set = defaultdict(list)
+    for result in results:
+        by_set[result.dataset].append(result)
+    files = {"model_metadata.csv": _text(_metadata_rows(results))}
+    for dataset, of_set in list(by_set.items()):
+        clean = test_sets[dataset].clean
+        if dataset == "imagenet-c":
+            rows = _corruption_rows(of_set)
+        elif dataset == "imagenet-p":
+            rows = _perturbation_rows(of_set)
+        elif clean is None:
+            rows = [_accuracies(result) for result in _ranked(of_set)]
+        else:
+            rows = _shift_rows(_ranked(of_set), _ranked(by_set[clean]))
+        files[test_sets[dataset].csv] = _text(rows)
+    return files
+
+
+def _ranked(results: "list[Result]") -> "list[Result]":
+    return sorted(results, key=lambda r: (-r.scores["top1"], -r.scores["top5"], r.model))
+
+
+def _accuracies(result: "Result") -> Row:
+    top1, top5 = result.scores["top1"], result.scores["top5"]
+    return {
+        "model": result.model,
+        "img_size": str(result.image_size),
+        "top1": _percent(top1),
+        "top1_err": _percent(1 - top1),
+        "top5": _percent(top5),
+        "top5_err": _percent(1 - top5),
+        "param_count": f"{result.num_params / 1e6:,.2f}",
+        "crop_pct": f"{result.crop_pct:.3f}",
+        "interpolation": result.interpolation,
+    }
+
+
+def _shift_rows(ranked: "list[Result]", ranked_clean: "list[Result]") -> list[Row]:
+    clean_ranks = {result.model: rank for rank, result in enumerate(ranked_clean)}
+    rows = []
+    for rank, result in enumerate(ranked):
+        differences = dict.fromkeys(("top1_diff", "top5_diff", "rank_diff"), "")
+        if result.model in clean_ranks:
+            clean_rank = clean_ranks[result.model]
+            for key in ("top1", "top5"):
+                change = 100 * (result.scores[key] - ranked_clean[clean_rank].scores[key])
+                differences[f"{key}_diff"] = f"{change:+z.3f}"
+            risen = clean_rank - rank
+            differences["rank_diff"] = f"{risen:+d}" if risen else "0"
+        row = _accuracies(result) | differences
+        if "aupr" in result.scores:
+            row["aupr"] = _percent(result.scores["aupr"])
+        rows.append(row)
+    return rows
+
+
+def _corruption_rows(results: "list[Result]") -> list[Row]:
+    return [
+        {
+            "model": result.model,
+            "mce": _percent(result.scores["mce"]),
+            "relative_mce": _percent(result.scores.get("relative_mce")),
+            **{
+                corruption: _percent(sum(errors) / len(errors))
+                for corruption, errors in result.scores["errors"].items()
+            },
+        }
+        for result in sorted(results, key=lambda r: (r.scores["mce"], r.model))
+    ]
+
+
+def _perturbation_rows(results: "list[Result]") -> list[Row]:
+    return [
+        {
+            "model": result.model,
+            "mean_flip_probability": _percent(result.scores["mean_flip_probability"]),
+            "mean_top5_distance": f"{result.scores['mean_top5_distance']:.3f}",
+            **{name: _percent(p) for name, p in result.scores["flip_probability"].items()},
+        }
+        for result in sorted(results, key=lambda r: (r.scores["mean_flip_probability"], r.model))
+    ]
+
+
+def _metadata_rows(results: "list[Result]") -> list[Row]:
+    rows = {
+        result.model: {
+            "model": result.model,
+            # Every set but the digits has ImageNet's classes, and a model must have them too.
+            "pretrain": "" if result.dataset.startswith("digits") else "in1k",
+            "recipe": RELEASED[result.model].recipe.name if result.model in RELEASED else "",
+            "norm": result.norm,
+            "architecture": result.architecture,
+        }
+        for result in results
+    }
+    return [rows[model] for model in sorted(rows)]
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.3f}"
+
+
+def _text(rows: list[Row]) -> str:
+    columns = dict.fromkeys(column for row in rows for column in row)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()

@@ -1,0 +1,178 @@
+"""The check of a data directory: defects of fake trees of empty files are found and explained."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from an_jax.data.check import main
+from an_jax.data.class_index import SUBSETS, imagenet_wnids, subset
+from an_jax.data.image_sets import IMAGE_SETS
+from an_jax.data.test_sets import TEST_SETS
+from an_jax.data.tf_on_cpu import tf
+from tests.test_builders import IMAGES, inside, prepare, write_tar
+
+WNIDS = imagenet_wnids()
+NUMBERS = [str(label) for label in range(1000)]
+REAL = [[1]] * 46_837 + [[]] * 3_163
+
+
+def wnids(name):
+    return [WNIDS[label] for label in subset(name)]
+
+
+def put(root, folders, file="a.JPEG"):
+    """An empty file in each of the folders: it could not be read as an image."""
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+        (root / folder / file).touch()
+
+
+@pytest.fixture(autouse=True)
+def one_image_a_class(monkeypatch):
+    """In all sets; and ImageNet-C has two corruptions, ImageNet-P two perturbations."""
+    for name, image_set in IMAGE_SETS.items():
+        num_images = 200 if name in SUBSETS else 31_000 if "imagenet-p" in name else 1000
+        small = dataclasses.replace(image_set, num_images=num_images)
+        monkeypatch.setitem(IMAGE_SETS, name, small)
+    fog_and_snow = [f"imagenet-c/{kind}/{n}" for kind in ("fog", "snow") for n in range(1, 6)]
+    few = {"imagenet-c": fog_and_snow, "imagenet-p": ["imagenet-p/tilt", "imagenet-p/snow"]}
+    for name, image_sets in few.items():
+        test_set = dataclasses.replace(TEST_SETS[name], image_sets=tuple(image_sets))
+        monkeypatch.setitem(TEST_SETS, name, test_set)
+
+
+@pytest.fixture
+def check(tmp_path, capsys):
+    """Runs the command, compares the exit status; returns what it printed, with single spaces."""
+
+    def run(datasets, status=1, data_dir=tmp_path):
+        assert main(["--data_dir", str(data_dir), "--datasets", datasets]) == status
+        return " ".join("".join(capsys.readouterr()).split())
+
+    return run
+
+
+def test_all_ok(tmp_path, check):
+    put(tmp_path / "imagenet-1k/val", WNIDS)
+    for name in ("matched-frequency", "threshold0.7", "top-images"):
+        put(tmp_path / f"imagenetv2-{name}-format-val", NUMBERS)
+    put(tmp_path / "imagenet-sketch/sketch", WNIDS)
+    for name in SUBSETS:
+        put(tmp_path / name, wnids(name))
+    for name in TEST_SETS["imagenet-c"].image_sets:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(tmp_path / "imagenet-1k/val")
+    put(tmp_path / "imagenet-p/tilt", WNIDS, "a.mp4")
+    (tmp_path / "imagenet-p/snow").symlink_to(tmp_path / "imagenet-p/tilt")
+    (tmp_path / "imagenet-1k/real.json").write_text(json.dumps(REAL))
+    out = check("all", status=0)
+    assert "imagenet-1k ok 1,000 of 1,000 images 1,000 of 1,000 classes imagenet-1k/val" in out
+    assert "classes imagenetv2-top-images-format-val (a folder's number is its label: 0, 1," in out
+    assert "imagenet-r ok 200 of 200 images 200 of 200 classes imagenet-r " in out
+    assert "imagenet-c ok 10,000 of 10,000 images 1,000 of 1,000 classes 2 of 2 corruptions" in out
+    assert "imagenet-p ok 62,000 of 62,000 images 1,000 of 1,000 classes 2 of 2 perturb" in out
+    assert "real.json ok 50,000 of 50,000 entries 46,837 of 46,837 with labels imagenet-1k" in out
+    assert out.count(" ok ") == 11
+    assert "get " not in out
+
+
+def test_all_missing(tmp_path, check):
+    out = check("all")
+    assert out.count(" missing 0 of ") == 11
+    assert out.count(" into a folder ARCHIVES, then ") == 11
+    assert f"tar -xf ARCHIVES/imagenet-o.tar -C {tmp_path} or python -m an_jax.data.builders" in out
+    assert "imagenetv2-top-images.tar.gz from https://huggingface.co/datasets/vaishaal/Image" in out
+    assert "missing: fog, snow get noise.tar" in out
+
+
+@pytest.mark.parametrize(
+    ("folders", "problem"),
+    [
+        (NUMBERS[1:], r"999 of 1,000 classes .* classes without images: 1 \(0\)"),
+        ([f"{n:04}" for n in range(7)], r"7 of 1,000 classes .* 993 \(0007, 0008, 0009, ...\)"),
+        ([*NUMBERS, "0001"], "1001 folders: some are there twice"),
+        ([*NUMBERS[:-1], "0001"], r"1000 folders: some are there twice.* 1 \(999\)"),
+        ([*NUMBERS, "n01440764"], "none of the 1000 classes .such as '0'.: n01440764"),
+        ([*NUMBERS, "1000"], "none of the 1000 classes .such as '0'.: 1000"),
+    ],
+)
+def test_v2(tmp_path, check, folders, problem):
+    put(tmp_path / "imagenetv2-topimages", folders)
+    assert re.search(
+        f"imagenetv2-topimages wrong .*{problem}.* get ", check("imagenetv2-topimages")
+    )
+
+
+def test_val(tmp_path, check):
+    put(tmp_path / "imagenet-1k", ["val"])
+    assert "val has no class folders: sort the images" in check("imagenet-1k")
+    put(tmp_path / "imagenet-1k/val", [*WNIDS[4:], "tench"])
+    out = check("imagenet-1k")
+    assert "(such as 'n01440764'): tench mend it, or remove it and get it again: get ILSVRC" in out
+    (tmp_path / "imagenet-1k/val/tench").rename(tmp_path / "tench")
+    (tmp_path / "imagenet-1k/val" / WNIDS[1]).mkdir()
+    (tmp_path / "imagenet-1k/val" / WNIDS[9] / "b.JPEG").touch()
+    out = check("imagenet-1k")
+    assert "imagenet-1k partial 997 of 1,000 images 996 of 1,000 classes imagenet-1k/val" in out
+    some = f"{WNIDS[0]}, {WNIDS[1]} (empty), {WNIDS[2]}, ..."
+    assert f" images missing: 3 classes without images: 4 ({some}) mend it, or remove" in out
+
+
+def test_too_many_images(tmp_path, check):
+    put(tmp_path / "imagenet-a/imagenet-a", wnids("imagenet-a"))
+    (tmp_path / "imagenet-a/imagenet-a" / wnids("imagenet-a")[0] / "b.png").touch()
+    out = check("imagenet-a")
+    assert "imagenet-a wrong 201 of 200 images 200 of 200 classes imagenet-a/imagenet-a ima" in out
+    assert "images too many: 1 mend" in out
+
+
+def test_another_subset(tmp_path, check):
+    put(tmp_path / "imagenet-a", wnids("imagenet-o"))
+    put(tmp_path / "imagenet-r", [*wnids("imagenet-r"), "n00000000"])
+    out = check("imagenet-a,imagenet-r")
+    assert "more; it looks like imagenet-o mend it" in out
+    assert out.count("it looks like") == 1
+
+
+def test_corruptions(tmp_path, check):
+    put(tmp_path / "imagenet-c", [f"fog/{severity}/{WNIDS[0]}" for severity in (1, 3, 4)])
+    put(tmp_path / "imagenet-c/fog/5", ["tench"])
+    out = check("imagenet-c")
+    assert "imagenet-c wrong 3 of 10,000 images 1 of 1,000 classes 0 of 2 corruptions" in out
+    assert "severities imagenet-c/fog/5: " in out
+    assert "imagenet-c/fog/1: images missing: 999" in out
+    assert "... and 5 more such missing: snow mend it" in out
+
+
+def test_tfds(tmp_path, check):
+    write_tar(tmp_path / "manual/imagenet-o.tar", inside("imagenet-o", IMAGES))
+    prepare(tmp_path, "imagenet_o")
+    out = check("imagenet-o", data_dir=tmp_path / "data")
+    assert "imagenet-o partial 6 of 200 images - of 200 classes tfds imagenet_o/1.0.0 imag" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [("[[1", "no JSON"), ("[[1]]", "1 entries"), (json.dumps([[]] * 50_000), "not the published")],
+)
+def test_real_labels(tmp_path, check, content, problem):
+    put(tmp_path, ["imagenet-1k"])
+    (tmp_path / "imagenet-1k/real.json").write_text(content)
+    assert re.search(f"real.json wrong .*{problem}.* get real", check("imagenet-1k-reassessed"))
+
+
+def test_unreadable_folder(check, monkeypatch):
+    def opener(data_dir):
+        raise tf.errors.PermissionDeniedError(None, None, "permission denied")
+
+    unreadable = dataclasses.replace(IMAGE_SETS["imagenet-a"], open=opener)
+    monkeypatch.setitem(IMAGE_SETS, "imagenet-a", unreadable)
+    assert re.search("imagenet-a wrong .* permission denied mend", check("imagenet-a"))
+
+
+def test_bad_arguments(tmp_path, check):
+    absent = tmp_path / "absent"
+    assert check("all", data_dir=absent) == f"error: no data directory {absent}"
+    assert check("imagenet-2").startswith("error: unknown test set 'imagenet-2'")
