@@ -1,4 +1,4 @@
-"""The error that a user can mend: its message says what is wrong and what to do."""
+"""The errors that a user can mend: the message says what is wrong and what to do."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The commands print its message after "error:" and exit with status 1, without a traceback.
     """
+
+
+class NotThereError(InputError):
+    """A data set that is not there at all."""

@@ -20,7 +20,7 @@ from an_jax.data.real_labels import NUM_IMAGES, read_real_labels
 from an_jax.data.sources import ImageList, TfdsSplit, is_directory, list_directory, open_tfds
 from an_jax.data.test_sets import TEST_SETS, expand_names
 from an_jax.data.tf_on_cpu import tf
-from an_jax.errors import InputError
+from an_jax.errors import InputError, NotThereError
 
 _ERRORS = (InputError, tf.errors.OpError)  # the latter: a folder or file that cannot be read
 _GROUPS = {"imagenet-c": "corruptions x 5 severities", "imagenet-p": "perturbations"}
@@ -61,7 +61,7 @@ def check_image_set(name: str, data_dir: str) -> Finding:
     try:
         source = open_image_set(name, data_dir, allow_partial=True)
     except _ERRORS as error:
-        status = "missing" if str(error).startswith(f"no {name.split('/')[0]} in ") else "wrong"
+        status = "missing" if isinstance(error, NotThereError) else "wrong"
         return Finding(name, status, expected, problems=[f"{error}{_likeness(name, data_dir)}"])
     surplus = len(source) - expected[0]
     what = "images too many" if surplus > 0 else "images missing"
@@ -166,7 +166,7 @@ def check(test_sets: Sequence[str], data_dir: str) -> Iterator[Finding]:
     for group, members in itertools.groupby(names, lambda name: name.split("/")[0]):
         findings = [check_image_set(member, data_dir) for member in members]
         yield check_group(group, findings) if group in _GROUPS else findings[0]
-    if any(TEST_SETS[test_set].needs_real_labels for test_set in test_sets):
+    if any(TEST_SETS[test_set].metric == "real" for test_set in test_sets):
         yield check_real_labels(data_dir)
 
 

@@ -18,7 +18,7 @@ from an_jax.data.sources import (
 )
 from an_jax.data.tf_on_cpu import tf
 from an_jax.data.videos import VideoList
-from an_jax.errors import InputError
+from an_jax.errors import InputError, NotThereError
 
 Source = ImageList | TfdsSplit | VideoList
 
@@ -65,14 +65,15 @@ def _open_folders(places, label_of, prepared, data_dir: str) -> Source:
     for place in places:
         if is_directory(data_dir, place):
             return open_class_folders(posixpath.join(data_dir, place), label_of())
-    return _open_prepared(places, prepared, data_dir)
+    return _open_prepared(min(places, key=len), prepared, data_dir)
 
 
-def _open_prepared(places, prepared, data_dir, feature="image"):
+def _open_prepared(place, prepared, data_dir, feature="image"):
+    """Data prepared by tfds; the error says where else class folders are expected."""
     source = open_tfds(*prepared, data_dir, feature)
     if source is None:
-        raise InputError(
-            f"no {places[0].split('/')[0]} in {data_dir}: expected class folders in {places[0]}/ "
+        raise NotThereError(
+            f"no {place.removesuffix('/val')} in {data_dir}: expected class folders in {place}/ "
             f"or a tfds-prepared {prepared[0]}/"
         )
     return source
@@ -91,7 +92,7 @@ def _open_val(data_dir: str) -> Source:
     """ILSVRC's validation set: class folders, a flat folder with its solution file, or tfds."""
     place = next((place for place in _VAL if _may_be_val(data_dir, place)), None)
     if place is None:
-        return _open_prepared(_VAL, ("imagenet2012", "validation"), data_dir)
+        return _open_prepared(_VAL[0], ("imagenet2012", "validation"), data_dir)
     root = posixpath.join(data_dir, place)
     if any(is_directory(root, entry) for entry in list_directory(root)[:100]):
         return open_class_folders(root, _wnids())
@@ -146,7 +147,7 @@ def _perturbed(perturbation) -> ImageSet:
             videos = open_class_folders(posixpath.join(data_dir, place), _wnids(), (".mp4",))
         else:
             prepared = (f"imagenet_p/{perturbation}", "test")
-            videos = _open_prepared((place,), prepared, data_dir, feature="video")
+            videos = _open_prepared(place, prepared, data_dir, feature="video")
         return VideoList(videos, num_frames)
 
     return ImageSet(50_000 * num_frames, 1000, opener, is_cropped=True)
