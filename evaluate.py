@@ -1,6 +1,7 @@
 """Evaluates checkpoints on test sets; writes tables, JSON, CSV and pictures."""
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -51,18 +52,35 @@ def run(args: argparse.Namespace) -> int:
     import jax
 
     from an_jax import parallel
-    from an_jax.evaluation.published import compare_published
+    from an_jax.data.test_sets import expand_names
+    from an_jax.evaluation.published import check_comparable, compare_published
     from an_jax.evaluation.report import write_report
-    from an_jax.evaluation.suite import Suite, find_checkpoints
+    from an_jax.evaluation.suite import Settings, Suite, find_checkpoints
 
+    for path in (*args.checkpoint, args.output_dir):
+        if ":/" in str(path):
+            raise InputError(f"{path} must be a local directory; only --data_dir may be elsewhere")
     if args.dtype == "float32":
         # Otherwise a GPU would multiply in TF32 and a TPU in bfloat16.
         jax.config.update("jax_default_matmul_precision", "highest")
-    suite = Suite(args, find_checkpoints(args.checkpoint))
-    results = []
-    for of_model in suite.run():
-        results += of_model
-        table = write_report(results, args.output_dir)  # after each: a later model may fail
+    datasets, checkpoints = expand_names(args.datasets), find_checkpoints(args.checkpoint)
+    if args.compare_published:
+        check_comparable(checkpoints, datasets)
+    given = {key: getattr(args, key) for key in ("image_size", "crop_pct", "interpolation")}
+    settings = Settings(
+        datasets=datasets,
+        data_dir=args.data_dir,
+        output_dir=args.output_dir,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        preprocessing={key: value for key, value in given.items() if value is not None},
+        allow_partial=args.allow_partial,
+        save_predictions=args.save_predictions,
+    )
+    results, table = [], ""
+    for of_model in Suite(checkpoints, settings).run():
+        results += of_model  # a report after each model: a later one may fail
+        table = parallel.on_main_process(functools.partial(write_report, results, args.output_dir))
     if not parallel.is_main_process():
         return 0
     print(table)
@@ -89,5 +107,8 @@ def main(argv=None) -> int:
 if __name__ == "__main__":
     from an_jax.parallel import initialize
 
-    initialize()
+    try:
+        initialize()
+    except InputError as error:
+        sys.exit(f"error: {error}")
     sys.exit(main())

@@ -125,6 +125,11 @@ def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, f
         raise InputError(f"the weights in {directory} cannot be read: {reason}") from error
 
 
+def check_weights(path: str | os.PathLike) -> None:
+    """Raises InputError if a checkpoint's files are not those that were written."""
+    _check_digests(_weights_directory(Path(path).absolute()))
+
+
 def _check_shapes(expected, stored) -> None:
     for group, arrays in expected.items():
         shapes = {path: tuple(leaf.shape) for path, leaf in arrays.items()}

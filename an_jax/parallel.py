@@ -1,6 +1,9 @@
 """Devices and processes: one mesh axis, `data`, over which batches are split."""
 
+import hashlib
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -8,7 +11,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from an_jax.errors import InputError
+
 AXIS = "data"
+T = TypeVar("T")
 
 
 def initialize() -> None:
@@ -16,6 +22,9 @@ def initialize() -> None:
 
     Elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who they are. To be
     called before anything else of jax.
+
+    Raises:
+        InputError: only some of that is said.
     """
     given = {
         argument: int(os.environ[variable])
@@ -28,8 +37,8 @@ def initialize() -> None:
     try:
         jax.distributed.initialize(**given)
     except ValueError as error:
-        if "coordinator_address" not in str(error):
-            raise
+        if given or "coordinator_address" not in str(error):
+            raise InputError(f"the processes cannot find each other: {error}") from error
         # Nothing says that there are several: this is the only process.
 
 
@@ -38,9 +47,48 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
+def on_main_process(function: Callable[[], T]) -> T | None:
+    """What a function returns that the main process alone calls; None on the others.
+
+    Raises:
+        InputError: on every process, if the function raises it or OSError.
+    """
+    result, error = None, None
+    if is_main_process():
+        try:
+            result = function()
+        except (InputError, OSError) as found:
+            error = found
+    check_agreement("", error)
+    return result
+
+
+def check_agreement(seen: str, error: Exception | None) -> None:
+    """Lets every process go on only if all can, and if all see the same.
+
+    Args:
+        seen: what must be the same on every process.
+        error: why this process cannot go on.
+
+    Raises:
+        InputError: this process's own error, or that another one has failed or sees otherwise.
+    """
+    if error is not None and jax.process_count() == 1:
+        raise error
+    digest = np.frombuffer(hashlib.sha256(seen.encode()).digest(), np.uint8)
+    everyones = _gather_equal(np.append(digest, np.uint8(error is not None)))
+    if error is not None:
+        raise error
+    if everyones[:, -1].any():
+        raise InputError(f"stopped: process {everyones[:, -1].argmax()} has failed")
+    other = (everyones != everyones[0]).any(axis=1)
+    if other.any():
+        raise InputError(f"process {other.argmax()} does not see the same data as process 0")
+
+
 def agree(flag: bool) -> bool:
     """The main process's flag, on every process."""
-    return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
+    return bool(_gather_equal(np.array([flag], np.uint8))[0, 0])
 
 
 def make_mesh() -> Mesh:
@@ -93,6 +141,18 @@ def gather(rows: np.ndarray, n: int) -> np.ndarray:
         return rows
     largest = -(-n // count)
     filled = np.concatenate([rows, np.zeros((largest - len(rows), *rows.shape[1:]), rows.dtype)])
-    everyones = multihost_utils.process_allgather(filled)
+    everyones = _gather_equal(filled)
     sizes = [n * (i + 1) // count - n * i // count for i in range(count)]
     return np.concatenate([part[:size] for part, size in zip(everyones, sizes, strict=True)])
+
+
+def largest(number: int) -> int:
+    """The largest of the numbers that the processes have."""
+    return int(_gather_equal(np.array([number])).max())
+
+
+def _gather_equal(rows: np.ndarray) -> np.ndarray:
+    """Arrays of the same shape on every process, stacked."""
+    if jax.process_count() == 1:
+        return rows[None]
+    return np.asarray(multihost_utils.process_allgather(rows))

@@ -5,7 +5,9 @@ import sys
 from tqdm import tqdm
 
 
-def progress_bar(total: int, title: str, *, initial: int = 0, nested: bool = False) -> tqdm:
+def progress_bar(
+    total: int, title: str, *, initial: int = 0, nested: bool = False, hidden: bool = False
+) -> tqdm:
     """A bar that counts images.
 
     Args:
@@ -13,6 +15,7 @@ def progress_bar(total: int, title: str, *, initial: int = 0, nested: bool = Fal
         title: stands before the bar.
         initial: images done before.
         nested: below another bar: goes when it is full, and is not drawn in a log.
+        hidden: not drawn: another process draws it.
     """
     terminal = sys.stderr.isatty()
     return tqdm(
@@ -21,6 +24,6 @@ def progress_bar(total: int, title: str, *, initial: int = 0, nested: bool = Fal
         desc=title,
         unit="img",
         leave=not nested,
-        disable=nested and not terminal,
+        disable=hidden or (nested and not terminal),
         mininterval=0.1 if terminal else 30.0,
     )

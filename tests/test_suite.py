@@ -1,6 +1,7 @@
 """The whole suite of test sets: what it scores, on any topology, resumed, and compared."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -15,7 +16,12 @@ from sklearn.metrics import average_precision_score
 import evaluate as command
 from an_jax.data.alexnet_p import KEYS
 from an_jax.data.class_index import subset
-from an_jax.data.image_sets import CORRUPTIONS, PERTURBATIONS, open_image_set
+from an_jax.data.image_sets import (
+    CORRUPTIONS,
+    EXTRA_CORRUPTIONS,
+    PERTURBATIONS,
+    open_image_set,
+)
 from an_jax.data.test_sets import PUBLISHED, TEST_SETS, expand_names
 from an_jax.evaluation import evaluator
 from an_jax.evaluation.alexnet import ALEXNET_ERRORS
@@ -74,7 +80,7 @@ def truth(checkpoint, data_dir):
     return {
         name: probabilities(name)
         for test_set in map(TEST_SETS.get, expand_names("all"))
-        for name in test_set.image_sets
+        for name in (*test_set.image_sets, *test_set.optional_sets)
         if not name.startswith("imagenet-p")
     }
 
@@ -154,6 +160,7 @@ def test_imagenet_o(evaluated, truth):
     confidence = both.max(axis=1) / both.sum(axis=1)
     is_outside = np.arange(len(both)) < len(outside)
     entry = entries(evaluated)["imagenet-o"]
+    assert entry["n"] == len(both)
     assert entry["aupr"] == pytest.approx(average_precision_score(is_outside, -confidence))
     published = [subset("imagenet-a")[classes.index(label)] for label in labels]
     for k in (1, 5):
@@ -162,7 +169,7 @@ def test_imagenet_o(evaluated, truth):
 
 def test_imagenet_c(evaluated, truth):
     entry = entries(evaluated)["imagenet-c"]
-    assert entry["n"] == 15 * 5 * 2
+    assert entry["n"] == len(truth["imagenet-1k"][0]) + 15 * 5 * 2
     assert len(entry["errors"]) == 19
     ratios = []
     for corruption, errors in entry["errors"].items():
@@ -183,6 +190,18 @@ def test_imagenet_c(evaluated, truth):
     assert entry["relative_mce"] == pytest.approx(np.mean(relative))
 
 
+def slow_distance(probabilities):
+    """Mean top-5 distance of each frame from the one before, by ranks of all classes."""
+    distances = []
+    for video in np.split(probabilities, fake_archives.VIDEOS):
+        ranks = [np.argsort(np.argsort(-frame)) for frame in video]
+        for before, after in itertools.pairwise(ranks):
+            leaders = np.argsort(before)[:5]
+            costs = np.abs(np.minimum(before, 5) - np.minimum(after, 5))
+            distances.append(costs[leaders].sum())
+    return np.mean(distances)
+
+
 def test_imagenet_p(evaluated, checkpoint, data_dir):
     """Frames as PyAV decodes them, compared one by one."""
     entry = entries(evaluated)["imagenet-p"]
@@ -197,9 +216,12 @@ def test_imagenet_p(evaluated, checkpoint, data_dir):
             ).mean()
             < 12
         )
-        best = softmax_of(checkpoint, images).argmax(axis=1).reshape(fake_archives.VIDEOS, -1)
+        probabilities = softmax_of(checkpoint, images)
+        best = probabilities.argmax(axis=1).reshape(fake_archives.VIDEOS, -1)
         before = best[:, :1] if name.endswith("noise") else best[:, :-1]
         assert entry["flip_probability"][name] == np.mean(best[:, 1:] != before)
+        if name == "snow":
+            assert entry["top5_distance"][name] == pytest.approx(slow_distance(probabilities))
     assert entry["mean_flip_probability"] == np.mean(list(entry["flip_probability"].values()))
 
 
@@ -261,10 +283,18 @@ def test_finished_sets_are_kept(tmp_path, checkpoint, data_dir, evaluated, monke
         assert run(*arguments, *change) == 0
         assert calls == ["imagenet-a", "imagenet-sketch"]
     file = tmp_path / "predictions/small/imagenet-a.npz"
-    file.write_bytes(file.read_bytes()[:500])
+    whole_file = file.read_bytes()
+    flipped = bytearray(whole_file)
+    flipped[len(flipped) // 2] ^= 255
+    for damaged in (whole_file[:500], bytes(flipped), b""):
+        file.write_bytes(damaged)
+        calls.clear()
+        assert run(*arguments, *change) == 0
+        assert calls == ["imagenet-a"]
+    moved = shutil.copytree(data_dir, tmp_path / "moved", ignore=lambda *_: ["imagenet-p"])
     calls.clear()
-    assert run(*arguments, *change) == 0
-    assert calls == ["imagenet-a"]
+    assert run(*arguments[:2], *arguments[4:], *change, "--data_dir", moved) == 0
+    assert calls == ["imagenet-a", "imagenet-sketch"]
     calls.clear()
     kernel = "conv1.kernel"
     other = save(tmp_path / "other/small", **{kernel: random_split().params[kernel] * 2})
@@ -285,6 +315,35 @@ def test_comparison_with_published_results(tmp_path, capsys, data_dir, monkeypat
     assert "differs" in capsys.readouterr().out
     assert run(*arguments[2:], "--checkpoint", save(tmp_path / "mine")) == 1
     assert "resnet_50_bn_imagenet" in capsys.readouterr().err
+
+
+def test_without_the_extra_corruptions(tmp_path, checkpoint, data_dir, evaluated):
+    """They are not part of the benchmark."""
+    extra = shutil.ignore_patterns(*EXTRA_CORRUPTIONS, "imagenet-p")
+    shutil.copytree(data_dir, tmp_path / "data", ignore=extra)
+    arguments = ["--checkpoint", checkpoint, "--data_dir", tmp_path / "data"]
+    arguments += ["--output_dir", tmp_path / "out", "--datasets", "imagenet-c"]
+    assert run(*arguments) == 0
+    entry, expected = entries(tmp_path / "out")["imagenet-c"], entries(evaluated)["imagenet-c"]
+    for corruption in EXTRA_CORRUPTIONS:
+        del expected["errors"][corruption]
+    assert entry == expected
+
+
+def test_images_of_no_class_of_the_subset(tmp_path, capsys, checkpoint):
+    name = "imagenet-1k/val/n02391049/ILSVRC2012_val_00000001.JPEG"  # of none of imagenet-a's
+    fake_archives.write(tmp_path / name, fake_archives.jpeg(0))
+    arguments = ["--checkpoint", checkpoint, "--data_dir", tmp_path]
+    arguments += ["--output_dir", tmp_path / "out", "--datasets", "imagenet-a-clean"]
+    assert run(*arguments) == 1
+    assert "no image is of the classes of imagenet-a" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["--output_dir", "--checkpoint"])
+def test_only_data_may_lie_elsewhere(tmp_path, capsys, checkpoint, place):
+    given = {"--checkpoint": checkpoint, "--output_dir": tmp_path, place: "gs://bucket/x"}
+    assert run(*(a for pair in given.items() for a in pair), "--datasets", "imagenet-1k") == 1
+    assert "must be a local directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -332,8 +391,9 @@ def test_real_labels_need_original_names(tmp_path, capsys, checkpoint):
     assert "needs the original file names" in capsys.readouterr().err
 
 
-def two_processes(*arguments):
-    """Exit statuses and outputs of evaluate.py in two processes of four devices each."""
+def two_processes(*arguments, directories=(None, None)):
+    """Exit statuses and outputs of evaluate.py in two processes of four devices each, which may
+    run in directories of their own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -349,6 +409,7 @@ def two_processes(*arguments):
         subprocess.Popen(
             given,
             env={**environment, "JAX_PROCESS_ID": str(i)},
+            cwd=directories[i],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -360,23 +421,26 @@ def two_processes(*arguments):
 
 
 def test_two_processes(tmp_path, checkpoint, data_dir, evaluated):
-    """The same counts as one process, for sets that no number of devices divides."""
+    """The same counts as one process, for sets that no number of devices divides; resumed, too."""
     arguments = ["--checkpoint", checkpoint, "--data_dir", data_dir, "--output_dir", tmp_path]
     datasets = ["imagenet-1k", "imagenet-1k-reassessed", "imagenet-sketch", "imagenet-o"]
-    (status, out, err), (other_status, other_out, _) = two_processes(
-        *arguments, "--datasets", ",".join(datasets)
-    )
-    assert (status, other_status) == (0, 0), err
-    assert "imagenet-sketch" in out
-    assert "written to" not in other_out
-    found, expected = entries(tmp_path), entries(evaluated)
-    for name in datasets:
-        aupr = expected[name].pop("aupr", None)
-        assert found[name].pop("aupr", None) == (aupr and pytest.approx(aupr))
-        assert found[name] == expected[name]
+    for again in (False, True):
+        (status, out, err), (other_status, other_out, other_err) = two_processes(
+            *arguments, "--datasets", ",".join(datasets)
+        )
+        assert (status, other_status) == (0, 0), err + other_err
+        assert "imagenet-sketch" in out
+        assert "written to" not in other_out
+        assert ("small on imagenet-sketch" in err) != again
+        assert "small on imagenet-sketch" not in other_err
+        found, expected = entries(tmp_path), entries(evaluated)
+        for name in datasets:
+            aupr = expected[name].pop("aupr", None)
+            assert found[name].pop("aupr", None) == (aupr and pytest.approx(aupr))
+            assert found[name] == expected[name]
 
 
-def test_two_processes_stop_together(tmp_path, checkpoint, data_dir):
+def test_two_processes_stop_together(tmp_path, checkpoint):
     """A file that only the second reads: both end, and it is named."""
     fake_archives.make_all(tmp_path, heavy=False)
     bad = max((tmp_path / "imagenet-1k/val").glob("*/*.JPEG"))
@@ -388,3 +452,27 @@ def test_two_processes_stop_together(tmp_path, checkpoint, data_dir):
     assert (first, second) == (1, 1)
     assert "another process has failed" in first_err
     assert f"{bad} is corrupt or no image" in second_err
+
+
+def test_two_processes_with_an_output_that_cannot_be_written(tmp_path, checkpoint, data_dir):
+    (tmp_path / "out").touch()
+    arguments = ["--checkpoint", checkpoint, "--data_dir", data_dir]
+    (first, _, first_err), (second, _, second_err) = two_processes(
+        *arguments, "--output_dir", tmp_path / "out"
+    )
+    assert (first, second) == (1, 1)
+    assert "cannot write to" in first_err
+    assert "error: stopped: process 0 has failed" in second_err
+
+
+def test_two_processes_that_see_other_data(tmp_path, checkpoint):
+    """One has a copy with another name in it; numbers of both would be of no set at all."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    fake_archives.make_all(here, heavy=False)
+    fake_archives.make_all(there, heavy=False)
+    first = min((there / "imagenet-a").glob("*/*.jpg"))
+    first.rename(first.with_name("other.jpg"))
+    arguments = ["--checkpoint", checkpoint, "--datasets", "imagenet-a", "--data_dir", "."]
+    found = two_processes(*arguments, "--output_dir", tmp_path / "out", directories=(here, there))
+    assert [status for status, *_ in found] == [1, 1]
+    assert all("process 1 does not see the same data as process 0" in err for *_, err in found)

@@ -25,7 +25,7 @@ def read_alexnet_p(data_dir: str) -> dict[str, dict[str, float]] | None:
         with tf.io.gfile.GFile(path) as file:
             content = json.load(file)
         return {key: {p: float(content[key][p]) for p in PERTURBATIONS} for key in KEYS}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
         raise InputError(
             f"{path} does not hold {' and '.join(KEYS)}, each with a number for each of "
             f"{', '.join(PERTURBATIONS)}"

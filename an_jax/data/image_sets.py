@@ -109,9 +109,9 @@ def _open_val(data_dir: str) -> Source:
 
 
 def _may_be_val(data_dir: str, place: str) -> bool:
-    """Whether there is a directory, and in it more than the labels of ReaL."""
+    """Whether there is a directory; imagenet-1k itself must hold more than ReaL's labels."""
     root = posixpath.join(data_dir, place)
-    return is_directory(root) and any(entry != "real.json" for entry in list_directory(root))
+    return is_directory(root) and (place != _VAL[-1] or list_directory(root) != ["real.json"])
 
 
 def _v2(column, archive, config) -> ImageSet:
@@ -200,7 +200,10 @@ def open_image_set(name: str, data_dir: str | None, allow_partial: bool) -> Sour
         data_dir = data_dir.rstrip("/")
         if not is_directory(data_dir):
             raise InputError(f"no data directory {data_dir}")
-    source = image_set.open(data_dir)
+    try:
+        source = image_set.open(data_dir)
+    except tf.errors.OpError as error:
+        raise InputError(f"{name} in {data_dir} cannot be read: {error.message}") from error
     if not len(source):
         raise InputError(f"{name} is empty in {data_dir}")
     if len(source) != image_set.num_images and not allow_partial:

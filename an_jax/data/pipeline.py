@@ -73,7 +73,8 @@ def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> Inpu
         except tf.errors.OpError:
             name = source.name(position)
             return InputError(f"{name} is corrupt or no {source.kind}; replace or remove it")
-    raise error
+    first = source.name(positions[0])
+    return InputError(f"{first} or one of those after it could not be read: {error.message}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ def read_real_labels(data_dir: str) -> list[list[int]]:
     try:
         with tf.io.gfile.GFile(path) as file:
             labels = json.load(file)
-    except ValueError as error:
+    except (ValueError, tf.errors.OpError) as error:
         raise InputError(f"{path} is damaged, no JSON: download it again") from error
     if not isinstance(labels, list) or len(labels) != NUM_IMAGES:
         count = len(labels) if isinstance(labels, list) else "no list of"

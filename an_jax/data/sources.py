@@ -44,8 +44,9 @@ class ImageList:
 
     @property
     def fingerprint(self) -> str:
-        """Tells lists apart by names, labels, and contents where these lie in memory."""
-        digest = hashlib.sha256("\n".join(self.filenames).encode() + self.labels.tobytes())
+        """Tells lists apart by place, names, labels, and contents where these lie in memory."""
+        names = "\n".join([self.root, *self.filenames])
+        digest = hashlib.sha256(names.encode() + self.labels.tobytes())
         for content in self.encoded or ():
             digest.update(content)
         return digest.hexdigest()
@@ -93,8 +94,8 @@ class TfdsSplit:
 
     @property
     def fingerprint(self) -> str:
-        """Tells prepared data sets apart by name, configuration, version and number of examples."""
-        return f"{self.builder.info.full_name}/{self.split}/{len(self)}"
+        """Tells prepared data sets apart by place, name, configuration, version and size."""
+        return f"{self.builder.data_path}/{self.split}/{len(self)}"
 
     def read(self, indices: range) -> tf.data.Dataset:
         """The examples of a contiguous range, in order."""
@@ -148,8 +149,9 @@ def open_tfds(name: str, split: str, data_dir: str, feature: str = "image") -> T
         ) from error
     if split not in builder.info.splits:
         raise InputError(
-            f"{data_dir}/{name} has no split {split!r}: remove it, prepare it with "
-            f"`python -m an_jax.data.builders {name}`"
+            f"{data_dir}/{name} has no split {split!r} of version {builder.version}, the one that "
+            f"is read: prepare it with `python -m an_jax.data.builders {name} "
+            f"--manual_dir=ARCHIVES --data_dir={data_dir}`"
         )
     return TfdsSplit(builder, split, feature)
 
@@ -177,7 +179,7 @@ def open_class_folders(
             f"(such as {next(iter(label_of))!r}): {', '.join(unknown[:5])}"
             + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         )
-    folders = [entry for entry in entries if entry in label_of and is_directory(root, entry)]
+    folders = [entry for entry in entries if entry in label_of]
     with ThreadPoolExecutor(32) as pool:  # a listing on gs:// takes a tenth of a second
         contents = list(pool.map(lambda f: _files(posixpath.join(root, f), suffixes), folders))
     names = [f"{f}/{file}" for f, files in zip(folders, contents, strict=True) for file in files]
@@ -221,7 +223,8 @@ def is_directory(*parts: str) -> bool:
 
 
 def _files(folder: str, suffixes: tuple[str, ...]) -> list[str]:
-    return [name for name in list_directory(folder) if name.lower().endswith(suffixes)]
+    names = list_directory(folder) if is_directory(folder) else []
+    return [n for n in names if n.lower().endswith(suffixes) and not n.startswith(".")]
 
 
 def _check_not_empty(names: list[str], root: str, suffixes: tuple[str, ...]) -> None:

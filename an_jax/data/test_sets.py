@@ -19,6 +19,7 @@ class TestSet:
         csv: name of the file of results, timm's where timm has the set.
         classes: the subset of classes whose logits alone count; None for all.
         clean: the test set of which this one is a shift.
+        optional_sets: image sets that are reported where they are there.
     """
 
     image_sets: tuple[str, ...]
@@ -27,6 +28,7 @@ class TestSet:
     csv: str
     classes: str | None = None
     clean: str | None = None
+    optional_sets: tuple[str, ...] = ()
 
 
 def _accuracy(name, num_images, csv=None, clean="imagenet-1k") -> TestSet:
@@ -39,13 +41,16 @@ def _of_subset(name, images, num_images, subset, clean=None) -> TestSet:
 
 
 def _corrupted() -> TestSet:
-    names = [f"imagenet-c/{c}/{s}" for c in CORRUPTIONS + EXTRA_CORRUPTIONS for s in SEVERITIES]
+    def names(corruptions):
+        return tuple(f"imagenet-c/{c}/{s}" for c in corruptions for s in SEVERITIES)
+
     return TestSet(
-        ("imagenet-1k", *names),  # the clean error is part of relative mCE
-        num_images=50_000 * len(CORRUPTIONS) * len(SEVERITIES),
+        ("imagenet-1k", *names(CORRUPTIONS)),  # the clean error is part of relative mCE
+        num_images=50_000 * (1 + len(CORRUPTIONS) * len(SEVERITIES)),
         metric="corruption",
         csv="results-imagenet-c.csv",
         clean="imagenet-1k",
+        optional_sets=names(EXTRA_CORRUPTIONS),
     )
 
 
@@ -67,11 +72,10 @@ TEST_SETS: dict[str, TestSet] = {
     "imagenet-a": _of_subset("imagenet-a", "imagenet-a", 7_500, "imagenet-a", "imagenet-a-clean"),
     "imagenet-o": TestSet(
         ("imagenet-o", "imagenet-1k"),  # the latter holds the classes' in-distribution images
-        2_000,
+        2_000 + 10_000,
         "out_of_distribution",
         "results-imagenet-o.csv",
         classes="imagenet-o",
-        clean="imagenet-1k",
     ),
     "imagenet-a-clean": _of_subset("imagenet-a-clean", "imagenet-1k", 10_000, "imagenet-a"),
     "imagenet-r": _of_subset("imagenet-r", "imagenet-r", 30_000, "imagenet-r", "imagenet-r-clean"),

@@ -10,6 +10,7 @@ from an_jax.data.class_index import subset
 from an_jax.data.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS, SEVERITIES
 from an_jax.data.real_labels import labels_of
 from an_jax.data.test_sets import TestSet
+from an_jax.errors import InputError
 from an_jax.evaluation import metrics
 from an_jax.evaluation.alexnet import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
 from an_jax.evaluation.predictions import ALL, Predictions
@@ -42,7 +43,8 @@ def score(test_set: TestSet, sets: Sets, references: References) -> tuple[int, S
         How many images count, and the scores by name; see docs/test_sets.md.
 
     Raises:
-        InputError: file names without the number that ReaL's labels go by.
+        InputError: no images of the classes, or file names without the number that ReaL's labels
+            go by.
     """
     return METRICS[test_set.metric](test_set, sets, references)
 
@@ -59,7 +61,7 @@ def _accuracy(test_set, sets, references):
     predictions = sets[test_set.image_sets[0]]
     if test_set.classes is None:
         return len(predictions), _top(predictions)
-    predictions = predictions.select(np.isin(predictions.labels, subset(test_set.classes)))
+    predictions = _of_subset(predictions, test_set)
     confidence = predictions.confidence[test_set.classes][:, 0]
     is_correct = predictions.classes[test_set.classes][:, 0] == predictions.labels
     return len(predictions), _top(predictions, test_set.classes) | {
@@ -69,10 +71,20 @@ def _accuracy(test_set, sets, references):
     }
 
 
+def _of_subset(predictions: Predictions, test_set: TestSet) -> Predictions:
+    """The images of the test set's classes. Raises InputError if there are none."""
+    kept = np.isin(predictions.labels, subset(test_set.classes))
+    if not kept.any():
+        raise InputError(f"no image is of the classes of {test_set.classes}")
+    return predictions.select(kept)
+
+
 def _real(test_set, sets, references):
     (predictions,) = (sets[name] for name in test_set.image_sets)
     names = [name.decode() for name in predictions.filenames]
     label_sets = labels_of(names, references.real_labels)
+    if not any(label_sets):
+        raise InputError("imagenet-1k-reassessed: none of the images has a label of ReaL's")
     top1, n = metrics.real_accuracy(predictions.classes[ALL], label_sets, 1)
     top5, n = metrics.real_accuracy(predictions.classes[ALL], label_sets, 5)
     return n, {"top1": top1, "top5": top5}
@@ -85,25 +97,26 @@ def _out_of_distribution(test_set, sets, references):
     the same place in its list: a number near chance, of no meaning, kept for comparison.
     """
     outside, inside = (sets[name] for name in test_set.image_sets)
-    inside = inside.select(np.isin(inside.labels, subset(test_set.classes)))
+    inside = _of_subset(inside, test_set)
     confidence = [p.confidence[test_set.classes][:, 0] for p in (outside, inside)]
     is_outside = np.repeat([True, False], [len(outside), len(inside)])
     place = np.searchsorted(subset(test_set.classes), outside.labels)
     as_published = dataclasses.replace(outside, labels=np.array(subset("imagenet-a"))[place])
-    return len(outside), _top(as_published, "imagenet-a") | {
+    return len(outside) + len(inside), _top(as_published, "imagenet-a") | {
         "aupr": metrics.average_precision(-np.concatenate(confidence), is_outside)
     }
 
 
 def _corruption(test_set, sets, references):
-    accuracies = {
-        corruption: [_top(sets[f"imagenet-c/{corruption}/{s}"]) for s in SEVERITIES]
-        for corruption in CORRUPTIONS + EXTRA_CORRUPTIONS
-    }
+    accuracies = {}
+    for corruption in CORRUPTIONS + EXTRA_CORRUPTIONS:
+        names = [f"imagenet-c/{corruption}/{severity}" for severity in SEVERITIES]
+        if sets.keys() >= {*names}:  # the extra ones may not be there
+            accuracies[corruption] = [_top(sets[name]) for name in names]
     errors = {c: [1 - each["top1"] for each in values] for c, values in accuracies.items()}
     clean_error = 1 - _top(sets["imagenet-1k"])["top1"]
     benchmark = [each for corruption in CORRUPTIONS for each in accuracies[corruption]]
-    n = sum(len(sets[f"imagenet-c/{c}/{s}"]) for c in CORRUPTIONS for s in SEVERITIES)
+    n = sum(len(sets[name]) for name in test_set.image_sets)
     return n, {
         "top1": float(np.mean([each["top1"] for each in benchmark])),
         "top5": float(np.mean([each["top5"] for each in benchmark])),

@@ -17,8 +17,6 @@ from an_jax.evaluation.predictions import Predictions, label_spaces
 from an_jax.progress import progress_bar
 from an_jax.zoo import Preprocessing
 
-_FILENAME_BYTES = 256
-
 
 def top_predictions(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The five largest logits of each row, or all where there are fewer.
@@ -117,7 +115,8 @@ class Evaluator:
             num_seen += seen
             progress.update(seen)
 
-        with progress_bar(len(source), title, nested=nested) as progress:
+        hidden = not parallel.is_main_process()
+        with progress_bar(len(source), title, nested=nested, hidden=hidden) as progress:
             for batch, error in self._batches(source, is_cropped):
                 failed = np.full(len(batch["mask"]), error is not None)
                 arrays = parallel.shard_batch((batch["image"], batch["mask"], failed), self._mesh)
@@ -165,11 +164,12 @@ class Evaluator:
         """This process's rows -> everyone's."""
         names, labels, outputs = zip(*rows, strict=True)
         outputs = jax.tree.map(lambda *parts: parallel.gather(np.concatenate(parts), n), *outputs)
-        # Bytes travel as numbers.
-        names = np.concatenate(names).astype(f"S{_FILENAME_BYTES}")
-        letters = parallel.gather(names.view(np.uint8).reshape(len(names), _FILENAME_BYTES), n)
+        # File names travel as numbers, all as long as the longest.
+        names = np.concatenate([np.asarray(part, np.bytes_) for part in names])
+        length = parallel.largest(names.dtype.itemsize)
+        letters = names.astype(f"S{length}").view(np.uint8).reshape(len(names), length)
         return Predictions(
-            letters.view(f"S{_FILENAME_BYTES}")[:, 0],
+            np.ascontiguousarray(parallel.gather(letters, n)).view(f"S{length}")[:, 0],
             parallel.gather(np.concatenate(labels), n),
             {space: classes for space, (classes, _) in outputs.items()},
             {space: probabilities for space, (_, probabilities) in outputs.items()},

@@ -3,7 +3,6 @@
 import re
 import textwrap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
@@ -11,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-if TYPE_CHECKING:
-    from an_jax.data.test_sets import TestSet
-    from an_jax.evaluation.report import Result
+from an_jax.data.test_sets import TestSet
+from an_jax.evaluation.result import Result
 
 _NORMS = {"bn": ("o", "#33658a"), "an": ("^", "#c1121f"), "se": ("s", "#b8730f")}
 _VARIANT = re.compile(r"(?<![a-z0-9])an(_bn\d+|_all)?(?![a-z0-9])")  # an_bn2: AN for the 2nd BN
@@ -21,7 +19,7 @@ _VARIANT = re.compile(r"(?<![a-z0-9])an(_bn\d+|_all)?(?![a-z0-9])")  # an_bn2: A
 Cells = dict[tuple[str, str], float]  # (model, test set) -> percent
 
 
-def figures(results: "list[Result]", test_sets: "Mapping[str, TestSet]") -> dict[str, Figure]:
+def figures(results: list[Result], test_sets: Mapping[str, TestSet]) -> dict[str, Figure]:
     """Draws what there are results for.
 
     Args:
@@ -79,7 +77,7 @@ def _accuracy_by_test_set(top1: Cells) -> Figure:
     return figure
 
 
-def _accuracy_by_parameters(results: "list[Result]") -> Figure:
+def _accuracy_by_parameters(results: list[Result]) -> Figure:
     names = [r.dataset for r in results]
     dataset = "imagenet-1k" if "imagenet-1k" in names else names[0]
     results = sorted(

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import zipfile
+import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -49,45 +51,56 @@ class Predictions:
             {space: values[kept] for space, values in self.confidence.items()},
         )
 
+    def restrict(self, spaces: Collection[str]) -> "Predictions":
+        """Only what is said of some label spaces."""
+        return dataclasses.replace(
+            self,
+            classes={space: values for space, values in self.classes.items() if space in spaces},
+            confidence={s: values for s, values in self.confidence.items() if s in spaces},
+        )
 
-def save(path: Path, predictions: Predictions, key: str) -> None:
-    """Writes a file that `load` gives back for the same key.
+    def save(self, path: Path, key: str) -> None:
+        """Writes a file that `load` gives back for the same key.
 
-    Raises:
-        InputError: it cannot be written.
-    """
-    arrays = {"filenames": predictions.filenames, "labels": predictions.labels}
-    arrays |= {f"classes/{space}": values for space, values in predictions.classes.items()}
-    arrays |= {f"confidence/{space}": values for space, values in predictions.confidence.items()}
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, key=np.array(key), **arrays)
+        Raises:
+            InputError: it cannot be written.
+        """
+        arrays = {"filenames": self.filenames, "labels": self.labels}
+        arrays |= {f"classes/{space}": values for space, values in self.classes.items()}
+        arrays |= {f"confidence/{space}": values for space, values in self.confidence.items()}
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, key=np.array(key), **arrays)
 
+    @classmethod
+    def load(cls, path: Path, key: str) -> "Predictions | None":
+        """What was saved for this key; None if nothing was, or another key's, or it is damaged."""
+        try:
+            with path.open("rb") as opened, np.load(opened) as file:
+                if file["key"] != key:
+                    return None
+                spaces = [n.removeprefix("classes/") for n in file if n.startswith("classes/")]
+                return cls(
+                    file["filenames"],
+                    file["labels"],
+                    {space: file[f"classes/{space}"] for space in spaces},
+                    {space: file[f"confidence/{space}"] for space in spaces},
+                )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            return None
 
-def load(path: Path, key: str) -> Predictions | None:
-    """What was saved for this key; None if nothing was, or another key's, or a damaged file."""
-    try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            if file["key"] != key:
-                return None
-            spaces = [name.removeprefix("classes/") for name in file if name.startswith("classes/")]
-            return Predictions(
-                file["filenames"],
-                file["labels"],
-                {space: file[f"classes/{space}"] for space in spaces},
-                {space: file[f"confidence/{space}"] for space in spaces},
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
+    def write_csv(self, path: Path, space: str) -> None:
+        """A row an image: file name, label, the five best classes of a label space, probabilities.
 
-
-def write_csv(path: Path, predictions: Predictions, space: str) -> None:
-    """A row an image: file name, label, the five best classes of a label space, probabilities."""
-    classes, confidence = predictions.classes[space], predictions.confidence[space]
-    ranks = range(1, classes.shape[1] + 1)
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        header = [*(f"top{i}" for i in ranks), *(f"prob{i}" for i in ranks)]
-        writer.writerow(["filename", "label", *header])
-        columns = (predictions.filenames, predictions.labels, classes, confidence)
-        for name, label, best, probabilities in zip(*columns, strict=True):
-            writer.writerow([name.decode(), label, *best, *(f"{p:.6f}" for p in probabilities)])
+        Raises:
+            InputError: it cannot be written.
+        """
+        classes, confidence = self.classes[space], self.confidence[space]
+        ranks = range(1, classes.shape[1] + 1)
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            header = [*(f"top{i}" for i in ranks), *(f"prob{i}" for i in ranks)]
+            writer.writerow(["filename", "label", *header])
+            columns = (self.filenames, self.labels, classes, confidence)
+            for name, label, best, probabilities in zip(*columns, strict=True):
+                shown = (f"{p:.6f}" for p in probabilities)
+                writer.writerow([name.decode(), label, *best, *shown])

@@ -1,9 +1,11 @@
 """Measured accuracies beside the published ones: the proof that a conversion was right."""
 
 import math
+from collections.abc import Collection, Iterable
 
 from an_jax.errors import InputError
-from an_jax.evaluation.report import Result, table
+from an_jax.evaluation.report import table
+from an_jax.evaluation.result import Result
 from an_jax.released import RELEASED
 
 ROUNDING = 0.0005  # accuracies were published with three decimals
@@ -15,6 +17,16 @@ _HEADS = (
     *("Model", "Test set", "Accuracy", "Measured", "Published", "Difference"),
     *("95 % interval", "Verdict"),
 )
+
+
+def check_comparable(models: Iterable[str], datasets: Collection[str]) -> None:
+    """Raises InputError unless some model was published, on some of the test sets."""
+    columns = next(iter(RELEASED.values())).results
+    if RELEASED.keys().isdisjoint(models) or columns.keys().isdisjoint(datasets):
+        raise InputError(
+            "nothing to compare with published numbers: a checkpoint must be named as released "
+            f"({', '.join(RELEASED)}), and evaluated on some of {', '.join(columns)}"
+        )
 
 
 def compare_published(results: list[Result]) -> tuple[str, bool]:
@@ -32,6 +44,7 @@ def compare_published(results: list[Result]) -> tuple[str, bool]:
     Raises:
         InputError: nothing in the results was published.
     """
+    check_comparable({r.model for r in results}, {r.dataset for r in results})
     rows = []
     for result in results:
         if result.model not in RELEASED or result.dataset not in RELEASED[result.model].results:
@@ -39,12 +52,6 @@ def compare_published(results: list[Result]) -> tuple[str, bool]:
         pair = RELEASED[result.model].results[result.dataset]
         for name, published in zip(("top1", "top5"), pair, strict=True):
             rows.append(_row(result, name, published))
-    if not rows:
-        columns = next(iter(RELEASED.values())).results
-        raise InputError(
-            "nothing to compare with published numbers: a checkpoint must be named as released "
-            f"({', '.join(RELEASED)}), and evaluated on some of {', '.join(columns)}"
-        )
     verdicts = [row[-1] for row in rows]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("ok", "differs", "partial"))
     text = table(list(_HEADS), ["---"] * 3 + ["---:"] * 3 + [":---:", "---"], rows)

@@ -9,18 +9,15 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from an_jax.data.test_sets import TestSet
+from an_jax.evaluation.result import Result
 from an_jax.released import RELEASED
-
-if TYPE_CHECKING:
-    from an_jax.data.test_sets import TestSet
-    from an_jax.evaluation.report import Result
 
 Row = dict[str, str]  # column -> cell
 
 
-def csv_files(results: "list[Result]", test_sets: "Mapping[str, TestSet]") -> dict[str, str]:
+def csv_files(results: list[Result], test_sets: Mapping[str, TestSet]) -> dict[str, str]:
     """One file a test set, and model_metadata.csv.
 
     Args:
@@ -48,11 +45,11 @@ def csv_files(results: "list[Result]", test_sets: "Mapping[str, TestSet]") -> di
     return files
 
 
-def _ranked(results: "list[Result]") -> "list[Result]":
+def _ranked(results: list[Result]) -> list[Result]:
     return sorted(results, key=lambda r: (-r.scores["top1"], -r.scores["top5"], r.model))
 
 
-def _accuracies(result: "Result") -> Row:
+def _accuracies(result: Result) -> Row:
     top1, top5 = result.scores["top1"], result.scores["top5"]
     return {
         "model": result.model,
@@ -67,7 +64,7 @@ def _accuracies(result: "Result") -> Row:
     }
 
 
-def _shift_rows(ranked: "list[Result]", ranked_clean: "list[Result]") -> list[Row]:
+def _shift_rows(ranked: list[Result], ranked_clean: list[Result]) -> list[Row]:
     clean_ranks = {result.model: rank for rank, result in enumerate(ranked_clean)}
     rows = []
     for rank, result in enumerate(ranked):
@@ -86,7 +83,7 @@ def _shift_rows(ranked: "list[Result]", ranked_clean: "list[Result]") -> list[Ro
     return rows
 
 
-def _corruption_rows(results: "list[Result]") -> list[Row]:
+def _corruption_rows(results: list[Result]) -> list[Row]:
     return [
         {
             "model": result.model,
@@ -101,7 +98,7 @@ def _corruption_rows(results: "list[Result]") -> list[Row]:
     ]
 
 
-def _perturbation_rows(results: "list[Result]") -> list[Row]:
+def _perturbation_rows(results: list[Result]) -> list[Row]:
     return [
         {
             "model": result.model,
@@ -113,7 +110,7 @@ def _perturbation_rows(results: "list[Result]") -> list[Row]:
     ]
 
 
-def _metadata_rows(results: "list[Result]") -> list[Row]:
+def _metadata_rows(results: list[Result]) -> list[Row]:
     rows = {
         result.model: {
             "model": result.model,
