@@ -1,0 +1,123 @@
+"""Test sets as tensorflow-datasets prepares them: its names, versions and features, our images."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from an_jax.data.class_index import imagenet_wnids, subset
+from an_jax.data.image_sets import open_image_set
+from an_jax.data.real_labels import read_real_labels
+from an_jax.errors import InputError
+from tests.fake_archives import frames, jpeg, mp4
+
+WNIDS = imagenet_wnids()
+LABEL = tfds.features.ClassLabel(names=WNIDS)
+IMAGE = {"image": tfds.features.Image(encoding_format="jpeg"), "file_name": tfds.features.Text()}
+
+
+def prepare(data_dir, name, version, split, features, examples, config=None):
+    """Writes a data set where tfds would have put the one of this name."""
+    with tfds.core.registered.skip_registration():
+
+        class Fake(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version(version)
+            BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
+
+            def _info(self):
+                return tfds.core.DatasetInfo(
+                    builder=self, features=tfds.features.FeaturesDict(features)
+                )
+
+            def _split_generators(self, dl_manager):
+                return {split: ((e["file_name"], e) for e in examples)}
+
+            def _generate_examples(self):
+                raise NotImplementedError  # the split above is given whole
+
+    Fake.name = name
+    tfds.disable_progress_bar()
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    Fake(data_dir=data_dir).download_and_prepare(download_config=config)
+
+
+def read(source):
+    examples = source.read(range(len(source))).as_numpy_iterator()
+    return {e["filename"].decode(): (int(e["label"]), e["image"]) for e in examples}
+
+
+@pytest.mark.parametrize(
+    ("image_set", "name", "version", "config", "labels"),
+    [
+        ("imagenet-a", "imagenet_a", "0.1.0", None, subset("imagenet-a")[::40]),
+        ("imagenet-r", "imagenet_r", "0.2.0", None, subset("imagenet-r")[::40]),
+        ("imagenet-sketch", "imagenet_sketch", "1.0.0", None, (0, 999, 5)),
+        *(
+            (f"imagenetv2-{ours}", "imagenet_v2", "3.0.0", theirs, (999, 10, 0))
+            for ours, theirs in (
+                ("matched-frequency", "matched-frequency"),
+                ("threshold0.7", "threshold-0.7"),
+                ("topimages", "topimages"),
+            )
+        ),
+    ],
+)
+def test_labels_and_bytes(tmp_path, image_set, name, version, config, labels):
+    examples = [
+        {"image": io.BytesIO(jpeg(i)), "label": label, "file_name": f"{i}.JPEG"}
+        for i, label in enumerate(labels)
+    ]
+    prepare(tmp_path, name, version, "test", {**IMAGE, "label": LABEL}, examples, config)
+    source = open_image_set(image_set, str(tmp_path), True)
+    expected = {f"{i}.JPEG": (label, jpeg(i)) for i, label in enumerate(labels)}
+    assert read(source) == expected
+
+
+def test_real_labels(tmp_path):
+    labels = {1: [], 2: [970, 795], 50_000: [5]}
+    features = {
+        **IMAGE,
+        "original_label": LABEL,
+        "real_label": tfds.features.Sequence(LABEL),
+    }
+    examples = [
+        {
+            "image": io.BytesIO(jpeg(0)),
+            "original_label": 0,
+            "real_label": real,
+            "file_name": f"ILSVRC2012_val_{number:08d}.JPEG",
+        }
+        for number, real in labels.items()
+    ]
+    prepare(tmp_path, "imagenet2012_real", "1.0.0", "validation", features, examples)
+    found = read_real_labels(str(tmp_path))
+    assert len(found) == 50_000
+    assert {i + 1: found[i] for i in (0, 1, 49_999)} == labels
+    assert sum(map(len, found)) == 3
+
+
+def test_videos(tmp_path):
+    features = {
+        "video": tfds.features.Tensor(shape=(), dtype=np.object_),
+        "label": LABEL,
+        "file_name": tfds.features.Text(),
+    }
+    examples = [
+        {"video": mp4(i, 31), "label": label, "file_name": f"{i}.mp4"}
+        for i, label in enumerate((3, 500))
+    ]
+    prepare(tmp_path, "imagenet_p", "1.0.0", "test", features, examples, "snow")
+    source = open_image_set("imagenet-p/snow", str(tmp_path), True)
+    found = list(source.read(range(30, 33)).as_numpy_iterator())
+    first, second = (0, 1) if found[0]["label"] == 3 else (1, 0)  # tfds shuffles by a hash
+    expected = [f"{first}.mp4#30", f"{second}.mp4#0", f"{second}.mp4#1"]
+    assert [e["filename"].decode() for e in found] == expected
+    assert [e["label"] for e in found] == [(3, 500)[i] for i in (first, second, second)]
+    assert np.abs(np.float32(found[1]["image"]) - frames(second, 1)[0]).mean() < 12
+
+
+def test_a_build_that_failed(tmp_path):
+    (tmp_path / "imagenet_c/fog_3").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"imagenet_c/fog_3 is no whole data set"):
+        open_image_set("imagenet-c/fog/3", str(tmp_path), True)
