@@ -317,6 +317,7 @@ def test_comparison_with_published_results(tmp_path, capsys, data_dir, monkeypat
     assert "resnet_50_bn_imagenet" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_the_extra_corruptions(tmp_path, checkpoint, data_dir, evaluated):
     """They are not part of the benchmark."""
     extra = shutil.ignore_patterns(*EXTRA_CORRUPTIONS, "imagenet-p")
