@@ -3,13 +3,12 @@
 Any field of the configuration can be changed on the command line: --config.num_epochs=5
 """
 
-import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from an_jax.errors import InputError
+from an_jax.errors import exit_status
 
 config_flags.DEFINE_config_file("config", None, "the configuration", lock_config=True)
 flags.DEFINE_string("workdir", None, "where the run is kept, and resumed from")
@@ -23,12 +22,7 @@ def main(argv) -> int:
     logging.set_verbosity(logging.WARNING)  # orbax tells a lot at INFO
     from an_jax.training.loop import train
 
-    try:
-        train(flags.FLAGS.config, Path(flags.FLAGS.workdir))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: train(flags.FLAGS.config, Path(flags.FLAGS.workdir)))
 
 
 if __name__ == "__main__":

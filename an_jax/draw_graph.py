@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from an_jax.destination import replacing
-from an_jax.errors import InputError
+from an_jax.errors import exit_status
 from an_jax.models.and_or_graph import AndOrGraph, Kind, Node
 
 _STYLES = {Kind.OR: ("o", "#8ecae6"), Kind.AND: ("s", "#ffb703"), Kind.TERMINAL: ("^", "#d9d9d9")}
@@ -93,12 +93,8 @@ def main(argv=None) -> int:
     parser.add_argument("output", type=Path, help="the PNG to write")
     parser.add_argument("--wide_left", action="store_true", help="the graph of stages 2 and 4")
     args = parser.parse_args(argv)
-    try:
-        draw_graph(AndOrGraph(args.dim, wide_left=args.wide_left), args.output)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    graph = AndOrGraph(args.dim, wide_left=args.wide_left)
+    return exit_status(lambda: draw_graph(graph, args.output))
 
 
 if __name__ == "__main__":

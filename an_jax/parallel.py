@@ -129,20 +129,21 @@ def local_rows(array: jax.Array) -> np.ndarray:
 
 
 def share_of_process(n: int) -> range:
-    """The part of n rows that is this process's: contiguous, sizes differ by at most one."""
-    index, count = jax.process_index(), jax.process_count()
-    return range(n * index // count, n * (index + 1) // count)
+    """The part of n rows that is this process's."""
+    return shares(n)[jax.process_index()]
+
+
+def shares(n: int) -> list[range]:
+    """Each process's part of n rows: contiguous, sizes differ by at most one."""
+    count = jax.process_count()
+    return [range(n * i // count, n * (i + 1) // count) for i in range(count)]
 
 
 def gather(rows: np.ndarray, n: int) -> np.ndarray:
     """Each process's rows, those of `share_of_process(n)`, -> all n rows on every process."""
-    count = jax.process_count()
-    if count == 1:
-        return rows
-    largest = -(-n // count)
-    filled = np.concatenate([rows, np.zeros((largest - len(rows), *rows.shape[1:]), rows.dtype)])
-    everyones = _gather_equal(filled)
-    sizes = [n * (i + 1) // count - n * i // count for i in range(count)]
+    sizes = [len(share) for share in shares(n)]
+    filling = np.zeros((max(sizes) - len(rows), *rows.shape[1:]), rows.dtype)
+    everyones = _gather_equal(np.concatenate([rows, filling]))
     return np.concatenate([part[:size] for part, size in zip(everyones, sizes, strict=True)])
 
 

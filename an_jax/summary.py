@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from an_jax import zoo
 from an_jax.cost import Part, summarize
-from an_jax.errors import InputError
+from an_jax.errors import exit_status
 from an_jax.released import RELEASED
 
 
@@ -149,12 +149,9 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     if args.image_size and not args.model:
         parser.error("--image_size goes with a model")
-    try:
-        print(describe(args.model, args.image_size) if args.model else overview(), end="")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(
+        lambda: print(describe(args.model, args.image_size) if args.model else overview(), end="")
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from an_jax.errors import InputError
+from an_jax.errors import exit_status
 
 
 def main(argv=None) -> int:
@@ -28,15 +28,14 @@ def main(argv=None) -> int:
     except ImportError as error:
         print(f"error: {error}; conversion needs: pip install 'an_jax[convert]'", file=sys.stderr)
         return 1
-    try:
+
+    def convert():
         if args.to_torch:
             to_torch(args.source, args.destination, overwrite=args.overwrite)
         else:
             from_torch(args.source, args.destination, model=args.model, overwrite=args.overwrite)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_status(convert)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,12 @@ import os
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import jax
+import numpy as np
 import pytest
+
+from tests import fake_archives
+from tests.small_model import random_split, save, softmax_of
+from tests.suite import run
 
 jax.config.update("jax_num_cpu_devices", 8)
 
@@ -19,3 +24,30 @@ def record_error(record_property):
         return error
 
     return record
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    fake_archives.make_all(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory):
+    """A model that varies what it says, and favours the classes that there are."""
+    path = tmp_path_factory.mktemp("checkpoints") / "small"
+    shown = [fake_archives.picture(i) for i in range(20)]
+    usual = np.log(softmax_of(save(path.with_name("plain")), shown)).mean(axis=0)
+    bias = random_split().params["fc.bias"] - np.float32(usual)
+    bias[np.unique(fake_archives.VAL_LABELS)] += 10
+    return save(path, **{"fc.bias": bias})
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory, small_checkpoint, archives):
+    """The output directory of an evaluation on everything."""
+    out = tmp_path_factory.mktemp("out")
+    arguments = ["--checkpoint", small_checkpoint, "--data_dir", archives, "--output_dir", out]
+    assert run(*arguments, "--datasets", "all") == 0
+    return out

@@ -20,7 +20,7 @@ from an_jax.data.real_labels import NUM_IMAGES, read_real_labels
 from an_jax.data.sources import ImageList, TfdsSplit, is_directory, list_directory, open_tfds
 from an_jax.data.test_sets import TEST_SETS, expand_names
 from an_jax.data.tf_on_cpu import tf
-from an_jax.errors import InputError, NotThereError
+from an_jax.errors import InputError, NotThereError, exit_status
 
 _ERRORS = (InputError, tf.errors.OpError)  # the latter: a folder or file that cannot be read
 _GROUPS = {"imagenet-c": "corruptions x 5 severities", "imagenet-p": "perturbations"}
@@ -177,23 +177,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     sets = 'names separated by commas, "published" (eight sets) or "all" (%(default)s)'
     parser.add_argument("--datasets", default="all", help=sets)
     args = parser.parse_args(argv)
-    exit_status = 0
-    try:
-        test_sets = expand_names(args.datasets)
-        if not is_directory(args.data_dir):
-            raise InputError(f"no data directory {args.data_dir}")
-        for finding in check(test_sets, args.data_dir):
-            print(finding, flush=True)
-            if finding.status != "ok":
-                exit_status = 1
-                if finding.status != "missing":  # what is there would be found first again
-                    print("    mend it, or remove it and get it again:")
-                for line in how_to_get(finding.name, args.data_dir):
-                    print(f"    {line}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return exit_status
+    return exit_status(lambda: report(expand_names(args.datasets), args.data_dir))
+
+
+def report(test_sets: Sequence[str], data_dir: str) -> int:
+    """Prints what is found; returns 0 if all is ok, otherwise 1.
+
+    Raises:
+        InputError: there is no such directory.
+    """
+    if not is_directory(data_dir):
+        raise InputError(f"no data directory {data_dir}")
+    status = 0
+    for finding in check(test_sets, data_dir):
+        print(finding, flush=True)
+        if finding.status != "ok":
+            status = 1
+            if finding.status != "missing":  # what is there would be found first again
+                print("    mend it, or remove it and get it again:")
+            for line in how_to_get(finding.name, data_dir):
+                print(f"    {line}")
+    return status
 
 
 if __name__ == "__main__":

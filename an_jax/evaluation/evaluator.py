@@ -137,7 +137,7 @@ class Evaluator:
         num_processes = jax.process_count()
         batch_size = self._batch_size // num_processes
         size, crop_pct = self._preprocessing.image_size, self._preprocessing.crop_pct
-        largest_share = -(-len(source) // num_processes)
+        largest_share = max(map(len, parallel.shares(len(source))))
         batches = eval_batches(
             source,
             parallel.share_of_process(len(source)),

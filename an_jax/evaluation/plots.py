@@ -2,7 +2,6 @@
 
 import re
 import textwrap
-from collections.abc import Mapping
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from an_jax.data.test_sets import TestSet
+from an_jax.data.test_sets import TEST_SETS
 from an_jax.evaluation.result import Result
 
 _NORMS = {"bn": ("o", "#33658a"), "an": ("^", "#c1121f"), "se": ("s", "#b8730f")}
@@ -19,19 +18,18 @@ _VARIANT = re.compile(r"(?<![a-z0-9])an(_bn\d+|_all)?(?![a-z0-9])")  # an_bn2: A
 Cells = dict[tuple[str, str], float]  # (model, test set) -> percent
 
 
-def figures(results: list[Result], test_sets: Mapping[str, TestSet]) -> dict[str, Figure]:
+def figures(results: list[Result]) -> dict[str, Figure]:
     """Draws what there are results for.
 
     Args:
         results: of any models on any of the test sets.
-        test_sets: name -> among others, the set of which it is a shift.
 
     Returns:
         File name -> picture.
     """
     top1 = {(r.model, r.dataset): 100 * r.scores["top1"] for r in results if "top1" in r.scores}
     scored = [r for r in results if (r.model, r.dataset) in top1]
-    clean = {r.dataset: test_sets[r.dataset].clean for r in scored}
+    clean = {r.dataset: TEST_SETS[r.dataset].clean for r in scored}
     gains = {
         (model, dataset): accuracy - top1[_VARIANT.sub("bn", model), dataset]
         for (model, dataset), accuracy in top1.items()

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from an_jax.data.test_sets import TEST_SETS
 from an_jax.destination import check_destination, replacing
 from an_jax.evaluation import plots, timm_csv
 from an_jax.evaluation.result import Result
@@ -42,12 +41,12 @@ def write_report(results: list[Result], output_dir: Path) -> str:
     files = {
         "results.md": text,
         "results.json": json.dumps(entries, indent=2) + "\n",
-        **timm_csv.csv_files(results, TEST_SETS),
+        **timm_csv.csv_files(results),
     }
     for name, content in files.items():
         with _writing(output_dir / name) as path:
             path.write_text(content, newline="\n")
-    for name, figure in plots.figures(results, TEST_SETS).items():
+    for name, figure in plots.figures(results).items():
         with _writing(output_dir / name) as path:
             figure.savefig(path, format="png", dpi=150)
     return text

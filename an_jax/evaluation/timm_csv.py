@@ -8,21 +8,19 @@ first, and rank_diff is the difference of the rows' positions in the two files.
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Mapping
 
-from an_jax.data.test_sets import TestSet
+from an_jax.data.test_sets import TEST_SETS
 from an_jax.evaluation.result import Result
 from an_jax.released import RELEASED
 
 Row = dict[str, str]  # column -> cell
 
 
-def csv_files(results: list[Result], test_sets: Mapping[str, TestSet]) -> dict[str, str]:
+def csv_files(results: list[Result]) -> dict[str, str]:
     """One file a test set, and model_metadata.csv.
 
     Args:
         results: of any models on any of the test sets.
-        test_sets: name -> its file's name, and the set of which it is a shift.
 
     Returns:
         File name -> text.
@@ -32,16 +30,16 @@ def csv_files(results: list[Result], test_sets: Mapping[str, TestSet]) -> dict[s
         by_set[result.dataset].append(result)
     files = {"model_metadata.csv": _text(_metadata_rows(results))}
     for dataset, of_set in list(by_set.items()):
-        clean = test_sets[dataset].clean
+        clean = TEST_SETS[dataset].clean
         if dataset == "imagenet-c":
             rows = _corruption_rows(of_set)
         elif dataset == "imagenet-p":
             rows = _perturbation_rows(of_set)
         elif clean is None:
-            rows = [_accuracies(result) for result in _ranked(of_set)]
+            rows = [_accuracies(result) | _aupr(result) for result in _ranked(of_set)]
         else:
             rows = _shift_rows(_ranked(of_set), _ranked(by_set[clean]))
-        files[test_sets[dataset].csv] = _text(rows)
+        files[TEST_SETS[dataset].csv] = _text(rows)
     return files
 
 
@@ -64,6 +62,11 @@ def _accuracies(result: Result) -> Row:
     }
 
 
+def _aupr(result: Result) -> Row:
+    """A column more for imagenet-o, which has no clean counterpart."""
+    return {"aupr": _percent(result.scores["aupr"])} if "aupr" in result.scores else {}
+
+
 def _shift_rows(ranked: list[Result], ranked_clean: list[Result]) -> list[Row]:
     clean_ranks = {result.model: rank for rank, result in enumerate(ranked_clean)}
     rows = []
@@ -76,10 +79,7 @@ def _shift_rows(ranked: list[Result], ranked_clean: list[Result]) -> list[Row]:
                 differences[f"{key}_diff"] = f"{change:+z.3f}"
             risen = clean_rank - rank
             differences["rank_diff"] = f"{risen:+d}" if risen else "0"
-        row = _accuracies(result) | differences
-        if "aupr" in result.scores:
-            row["aupr"] = _percent(result.scores["aupr"])
-        rows.append(row)
+        rows.append(_accuracies(result) | differences)
     return rows
 
 

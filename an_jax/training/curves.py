@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from an_jax.errors import InputError
+from an_jax.errors import InputError, exit_status
 
 METRICS = "metrics.jsonl"
 
@@ -63,12 +63,7 @@ def main(argv=None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="working directories of train.py")
     parser.add_argument("--output", required=True, type=Path, help="PNG to write")
     args = parser.parse_args(argv)
-    try:
-        plot_curves(args.runs, args.output)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: plot_curves(args.runs, args.output))
 
 
 if __name__ == "__main__":
