@@ -1,9 +1,10 @@
 """Trains a model: python train.py --config=configs/digits.py:an --workdir=runs/digits_an
 
 Any field of the configuration can be changed on the command line: --config.num_epochs=5
+On several hosts, the same command runs on each; see docs/training.md.
 """
 
-from pathlib import Path
+import os
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -11,7 +12,7 @@ from ml_collections import config_flags
 from an_jax.errors import exit_status
 
 config_flags.DEFINE_config_file("config", None, "the configuration", lock_config=True)
-flags.DEFINE_string("workdir", None, "where the run is kept, and resumed from")
+flags.DEFINE_string("workdir", None, "where the run is kept, and resumed from; may be gs://")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -20,9 +21,23 @@ def main(argv) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)  # orbax tells a lot at INFO
+    return exit_status(run)
+
+
+def run() -> None:
+    """Raises InputError where the user must mend something."""
+    import jax
+
+    from an_jax import parallel
+    from an_jax.destination import absolute
+
+    parallel.initialize()
+    workdir = absolute(flags.FLAGS.workdir)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "compilation_cache"))
     from an_jax.training.loop import train
 
-    return exit_status(lambda: train(flags.FLAGS.config, Path(flags.FLAGS.workdir)))
+    train(flags.FLAGS.config, workdir)
 
 
 if __name__ == "__main__":

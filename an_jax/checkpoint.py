@@ -2,28 +2,33 @@
 
 converted                       trained (a working directory of train.py)
 ├── model.json                  ├── model.json
-├── weights/                    └── checkpoints/<step>/weights/, .../optimizer/
-└── weights.sha256
+├── weights/                    ├── best/<step>/weights/
+└── weights.sha256              └── checkpoints/<step>/weights/, .../optimizer/
 """
 
 import dataclasses
 import hashlib
 import json
 import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import nnx
 
 from an_jax import functional, zoo
-from an_jax.destination import check_destination, replacing
+from an_jax.destination import absolute, check_destination, replacing
 from an_jax.errors import InputError
 
-CARD, WEIGHTS, STEPS = "model.json", "weights", "checkpoints"
+CARD, WEIGHTS, STEPS, BEST = "model.json", "weights", "checkpoints", "best"
 DIGEST = "weights.sha256"
+# By what an epoch of a run is the best: accuracy by the images' own labels, and by ReaL's.
+RANKINGS = {
+    "val_top1": lambda metrics: metrics["val_top1"],
+    "real_top1": lambda metrics: metrics.get("real_top1", 0.0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +50,7 @@ class ModelCard:
     @classmethod
     def read(cls, checkpoint: str | os.PathLike) -> "ModelCard":
         """Reads CHECKPOINT/model.json. Raises InputError if it is none."""
-        path = Path(checkpoint)
+        path = epath.Path(checkpoint)
         if not path.is_dir():
             raise InputError(f"no checkpoint at {path}: there is no such directory")
         if not (path / CARD).is_file():
@@ -66,12 +71,12 @@ class ModelCard:
     def write(self, checkpoint: str | os.PathLike) -> None:
         """Writes CHECKPOINT/model.json."""
         text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        (Path(checkpoint) / CARD).write_text(text)
+        (epath.Path(checkpoint) / CARD).write_text(text)
 
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
     """Whether `path` looks like a checkpoint of this project."""
-    return (Path(path) / CARD).is_file()
+    return (epath.Path(path) / CARD).is_file()
 
 
 def load_model(path: str | os.PathLike, *, dtype=jnp.float32) -> nnx.Module:
@@ -106,7 +111,7 @@ def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, f
     Raises:
         InputError: files are missing, damaged, or of other names or shapes.
     """
-    directory = _weights_directory(Path(path).absolute())
+    directory = _weights_directory(absolute(path))
     expected = {"params": params, "batch_stats": batch_stats}
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
@@ -127,7 +132,7 @@ def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, f
 
 def check_weights(path: str | os.PathLike) -> None:
     """Raises InputError if a checkpoint's files are not those that were written."""
-    _check_digests(_weights_directory(Path(path).absolute()))
+    _check_digests(_weights_directory(absolute(path)))
 
 
 def _check_shapes(expected, stored) -> None:
@@ -143,19 +148,20 @@ def _check_shapes(expected, stored) -> None:
             )
 
 
-def _digests(weights: Path) -> str:
+def _digests(weights: epath.Path) -> str:
     """A line a file, in the format of `sha256sum`."""
-    files = sorted(path for path in weights.rglob("*") if path.is_file())
+    files = sorted(directory / name for directory, _, names in weights.walk() for name in names)
     return "".join(
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(weights.parent)}\n"
         for path in files
     )
 
 
-def _check_digests(weights: Path) -> None:
+def _check_digests(weights: epath.Path) -> None:
     digests = weights.with_name(DIGEST)
-    written = set(digests.read_text().splitlines()) if digests.is_file() else set()
-    if not written <= set(_digests(weights).splitlines()):
+    if not digests.is_file():
+        return
+    if not set(digests.read_text().splitlines()) <= set(_digests(weights).splitlines()):
         raise InputError(
             f"the files in {weights} are not those that were written (`sha256sum -c {DIGEST}` "
             "tells which): convert or copy it again"
@@ -177,28 +183,25 @@ def save_checkpoint(
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / WEIGHTS, arrays)
         card.write(temporary)
-        (temporary / DIGEST).write_text(_digests(temporary / WEIGHTS))
+        (temporary / DIGEST).write_text(_digests(epath.Path(temporary) / WEIGHTS))
         read = restore_weights(temporary, params, batch_stats)
         if not jax.tree.all(jax.tree.map(np.array_equal, arrays, read)):
             raise InputError(f"{path} was written but reads back differently: check the disk")
 
 
-def accuracy(metrics: dict) -> float:
-    """What makes a step of a run the best: its top-1 accuracy on the test set."""
-    return metrics["top1"]
-
-
-def best_step(workdir: Path) -> int:
-    """The step with the best accuracy of a run. Raises InputError if none is saved."""
-    options = ocp.CheckpointManagerOptions(best_fn=accuracy, best_mode="max", create=False)
-    with ocp.CheckpointManager(workdir / STEPS, options=options) as manager:
-        step = manager.best_step()
+def best_step(workdir: epath.Path) -> int:
+    """The step with the best val_top1 of a run. Raises InputError if none is saved."""
+    options = ocp.CheckpointManagerOptions(best_fn=RANKINGS["val_top1"], create=False)
+    step = None
+    if (workdir / BEST).is_dir():
+        with ocp.CheckpointManager(workdir / BEST, options=options) as manager:
+            step = manager.best_step()
     if step is None:
-        raise InputError(f"{workdir} holds no saved step yet: train longer")
+        raise InputError(f"{workdir} holds no evaluated epoch yet: train longer")
     return step
 
 
-def _weights_directory(path: Path) -> Path:
+def _weights_directory(path: epath.Path) -> epath.Path:
     if (path / STEPS).is_dir():
-        return path / STEPS / str(best_step(path)) / WEIGHTS
+        return path / BEST / str(best_step(path)) / WEIGHTS
     return path / WEIGHTS

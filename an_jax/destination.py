@@ -6,7 +6,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from etils import epath
+
 from an_jax.errors import InputError
+
+
+def absolute(path: str | os.PathLike) -> epath.Path:
+    """The path from the root; one such as gs:// stays as it is."""
+    path = epath.Path(path)
+    return path if path.is_absolute() else path.absolute()
 
 
 def check_destination(

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from an_jax.nn.batch_norm import BatchNorm
+
 Arrays = dict[str, jax.Array]
 
 
@@ -52,17 +54,22 @@ def apply_train(
     batch_stats: Arrays,
     images: jax.Array,
     dropout_key: jax.Array | None,
+    *,
+    axis_name: str | None = None,
 ) -> tuple[jax.Array, Arrays]:
     """Logits with the statistics of the batch, and the running statistics after it.
 
-    The `dropout_key` decides what is dropped; with None nothing is.
+    The `dropout_key` decides what is dropped; with None nothing is. The batch is this device's
+    own, or under `jax.shard_map` that of all devices along the mesh axis `axis_name`.
     """
     model = merge(definition, params, batch_stats)
     model.train()
-    layers = (module for _, module in nnx.iter_modules(model) if isinstance(module, nnx.Dropout))
-    for i, layer in enumerate(layers):
+    modules = [module for _, module in nnx.iter_modules(model)]
+    for i, layer in enumerate(m for m in modules if isinstance(m, nnx.Dropout)):
         layer.deterministic = dropout_key is None
         layer.rngs = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
+    for layer in (m for m in modules if isinstance(m, BatchNorm)):
+        layer.axis_name = axis_name
     logits = model(images)
     return logits, _flatten(nnx.state(model, nnx.BatchStat))
 

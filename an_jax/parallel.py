@@ -1,8 +1,12 @@
-"""Devices and processes: one mesh axis, `data`, over which batches are split."""
+"""Devices and processes: batches are split over all devices, which form groups.
+
+The devices of a group share normalization statistics in training. The axis of the data is two in
+the mesh, (group, member), because `jax.shard_map` knows no collectives over parts of an axis.
+"""
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
@@ -13,7 +17,8 @@ from jax.sharding import PartitionSpec as P
 
 from an_jax.errors import InputError
 
-AXIS = "data"
+GROUP, MEMBER = "group", "member"
+AXES = (GROUP, MEMBER)  # all devices
 T = TypeVar("T")
 
 
@@ -91,9 +96,11 @@ def agree(flag: bool) -> bool:
     return bool(_gather_equal(np.array([flag], np.uint8))[0, 0])
 
 
-def make_mesh() -> Mesh:
-    """All devices in a row."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+def make_mesh(group_size: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of all devices, or of those given, in groups of `group_size`, which divides them."""
+    devices = jax.devices() if devices is None else devices
+    shape = (len(devices) // group_size, group_size)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -103,7 +110,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batched(mesh: Mesh) -> NamedSharding:
     """The sharding of what is split along its first axis: images and labels."""
-    return NamedSharding(mesh, P(AXIS))
+    return NamedSharding(mesh, P(AXES))
 
 
 def replicate(tree, mesh: Mesh):
@@ -145,6 +152,11 @@ def gather(rows: np.ndarray, n: int) -> np.ndarray:
     filling = np.zeros((max(sizes) - len(rows), *rows.shape[1:]), rows.dtype)
     everyones = _gather_equal(np.concatenate([rows, filling]))
     return np.concatenate([part[:size] for part, size in zip(everyones, sizes, strict=True)])
+
+
+def total(number: int) -> int:
+    """The sum of the numbers that the processes have."""
+    return int(_gather_equal(np.array([number])).sum())
 
 
 def largest(number: int) -> int:

@@ -6,6 +6,8 @@ python train.py --config=configs/digits.py:an --workdir=runs/digits_an
 import ml_collections
 from absl import flags
 
+from an_jax.training.config import default_config
+
 MODELS = {"bn": "resnet_20_bn", "an": "resnet_20_an_bn1"}
 
 
@@ -13,18 +15,17 @@ def get_config(norm: str = "an") -> ml_collections.ConfigDict:
     """`norm` is "bn" or "an"; all else is the same for both."""
     if norm not in MODELS:
         raise flags.IllegalFlagValueError(f"--config=configs/digits.py:{norm}: choose bn or an")
-    config = ml_collections.ConfigDict()
+    config = default_config()
     config.model = MODELS[norm]
     config.dataset = "digits"
-    config.batch_size = 64  # of all devices together
+    config.image_size = 16
+    config.crop_scale = (0.6, 1.0)
+    config.horizontal_flip = False  # digits are no mirror images of each other
+    config.batch_size = 64
     config.eval_batch_size = 120
     config.num_epochs = 12
     config.warmup_epochs = 2
-    config.learning_rate = 0.4  # for 256 images, scaled linearly with batch_size
-    config.momentum = 0.9
-    config.weight_decay = 1e-4
-    config.crop_scale = (0.6, 1.0)  # share of the area a random crop takes
-    config.horizontal_flip = False  # digits are no mirror images of each other
+    config.learning_rate = 0.4
     config.dtype = "float32"
     config.seed = 0
     return config

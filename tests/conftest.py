@@ -1,6 +1,7 @@
 """Shared by all tests: eight CPU devices, and a record of the errors that parity tests measure."""
 
 import os
+import tempfile
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -13,6 +14,10 @@ from tests.small_model import random_split, save, softmax_of
 from tests.suite import run
 
 jax.config.update("jax_num_cpu_devices", 8)
+# What one test has compiled, others and the commands they start need not compile again.
+compiled = tempfile.TemporaryDirectory()
+os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+jax.config.update("jax_compilation_cache_dir", compiled.name)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from an_jax.data.sources import ImageList
+
 
 @functools.cache
 def photographs() -> list[np.ndarray]:
@@ -63,3 +65,20 @@ def checkerboard(height: int, width: int, seed: int = 0) -> np.ndarray:
     across, down = np.random.default_rng(seed).integers(1, 9, (2, 3))
     y, x = np.arange(height)[:, None, None], np.arange(width)[:, None]
     return np.uint8((y // down + x // across) % 2 * 255)
+
+
+def in_memory(n, shape=(12, 10)):
+    """Images of which each shows its label."""
+    encoded = [encode(noise(*shape, seed=i), "PNG") for i in range(n)]
+    return ImageList([f"{i}.png" for i in range(n)], np.arange(n, dtype=np.int32), encoded=encoded)
+
+
+JPEG = encode(noise(40, 40))
+# Files that are no image that can be decoded.
+SPOILT = {
+    "truncated": JPEG[: len(JPEG) // 2],
+    "text": b"<html>404 Not Found</html>",
+    "empty": b"",
+    "truncated_png": encode(noise(40, 40), "PNG")[:2000],
+    "webp": encode(noise(8, 8), "WEBP"),
+}

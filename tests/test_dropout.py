@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import AxisType
 
 from an_jax import functional, parallel, zoo
 from an_jax.models.aognet import NodeOperator
@@ -70,9 +69,9 @@ class Net(nnx.Module):
 
 def losses(seed, num_devices, num_steps=3):
     """Of steps that change nothing, on two copies of the same images for each device."""
-    mesh = jax.make_mesh((num_devices,), (parallel.AXIS,), axis_types=(AxisType.Auto,))
+    mesh = parallel.make_mesh(devices=jax.devices()[:num_devices])
     split, optimizer = functional.split(Net(nnx.Rngs(0))), sgd(0.0, 0.0, 0.0)
-    step = make_train_step(split.definition, optimizer, mesh, zoo.Preprocessing(), seed)
+    step = make_train_step(split.definition, optimizer, mesh, zoo.Preprocessing(), 4, seed=seed)
     rng = np.random.default_rng(0)
     images = np.tile(rng.integers(0, 256, (2, 5, 5, 3), np.uint8), (num_devices, 1, 1, 1))
     labels = np.tile(np.array([1, 2]), num_devices)

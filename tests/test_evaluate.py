@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 
 import evaluate as command
 from an_jax import functional, parallel
@@ -215,12 +214,7 @@ def test_several_test_sets(tmp_path):
 def step_on(devices):
     """The evaluation of a source on so many devices; jitted once."""
     split = random_split()
-    mesh = jax.make_mesh(
-        (devices,),
-        (parallel.AXIS,),
-        axis_types=(AxisType.Auto,),
-        devices=jax.devices()[:devices],
-    )
+    mesh = parallel.make_mesh(devices=jax.devices()[:devices])
     evaluate_on = evaluator.Evaluator(split.definition, 1000, CARD.preprocessing, 8, mesh)
     arrays = parallel.replicate((split.params, split.batch_stats), mesh)
     return lambda source: evaluate_on(*arrays, source, title="t")

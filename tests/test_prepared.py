@@ -11,35 +11,11 @@ from an_jax.data.image_sets import open_image_set
 from an_jax.data.real_labels import read_real_labels
 from an_jax.errors import InputError
 from tests.fake_archives import frames, jpeg, mp4
+from tests.fake_tfds import prepare
 
 WNIDS = imagenet_wnids()
 LABEL = tfds.features.ClassLabel(names=WNIDS)
 IMAGE = {"image": tfds.features.Image(encoding_format="jpeg"), "file_name": tfds.features.Text()}
-
-
-def prepare(data_dir, name, version, split, features, examples, config=None):
-    """Writes a data set where tfds would have put the one of this name."""
-    with tfds.core.registered.skip_registration():
-
-        class Fake(tfds.core.GeneratorBasedBuilder):
-            VERSION = tfds.core.Version(version)
-            BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
-
-            def _info(self):
-                return tfds.core.DatasetInfo(
-                    builder=self, features=tfds.features.FeaturesDict(features)
-                )
-
-            def _split_generators(self, dl_manager):
-                return {split: ((e["file_name"], e) for e in examples)}
-
-            def _generate_examples(self):
-                raise NotImplementedError  # the split above is given whole
-
-    Fake.name = name
-    tfds.disable_progress_bar()
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    Fake(data_dir=data_dir).download_and_prepare(download_config=config)
 
 
 def read(source):

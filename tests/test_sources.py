@@ -11,15 +11,15 @@ from sklearn.datasets import load_digits
 
 from an_jax.data import digits
 from an_jax.data.class_index import imagenet_wnids
+from an_jax.data.eval_pipeline import eval_batches
 from an_jax.data.image_sets import open_image_set
-from an_jax.data.pipeline import Augmentation, eval_batches, steps_per_epoch, train_batches
-from an_jax.data.sources import ImageList, open_tfds
+from an_jax.data.sources import open_tfds
 from an_jax.data.test_sets import expand_names
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 from tests import fake_archives
-from tests.pictures import decode, encode, noise
+from tests.pictures import JPEG, SPOILT, decode, encode, in_memory, noise
 
 WNIDS = imagenet_wnids()
 SMALL = Preprocessing(image_size=8, crop_pct=1.0)
@@ -223,12 +223,6 @@ def test_tfds_without_the_split(prepared):
         open_tfds("imagenet2012", "test", str(prepared[0]))
 
 
-def in_memory(n, shape=(12, 10)):
-    """Images of which each shows its label."""
-    encoded = [encode(noise(*shape, seed=i), "PNG") for i in range(n)]
-    return ImageList([f"{i}.png" for i in range(n)], np.arange(n, dtype=np.int32), encoded=encoded)
-
-
 @pytest.mark.parametrize("share", [range(0), range(1), range(7), range(8), range(9), range(3, 20)])
 def test_eval_batches(share):
     batches = list(eval_batches(in_memory(20), share, 8, SMALL))
@@ -239,16 +233,6 @@ def test_eval_batches(share):
     assert kept == [(i, b"%d.png" % i) for i in share]
     filled = [b["mask"].tolist() for b in batches]
     assert filled == [sorted(mask, reverse=True) for mask in filled]
-
-
-JPEG = encode(noise(40, 40))
-SPOILT = {
-    "truncated": JPEG[: len(JPEG) // 2],
-    "text": b"<html>404 Not Found</html>",
-    "empty": b"",
-    "truncated_png": encode(noise(40, 40), "PNG")[:2000],
-    "webp": encode(noise(8, 8), "WEBP"),
-}
 
 
 @pytest.mark.parametrize(
@@ -273,76 +257,6 @@ def test_vanished_image_is_named(tmp_path):
     path.unlink()
     with pytest.raises(InputError, match=str(path)):
         list(eval_batches(source, range(1), 8, SMALL))
-
-
-def epoch(source, rows=slice(0, 4), seed=0, number=0, first_step=0):
-    batches = train_batches(
-        source,
-        4,
-        rows,
-        SMALL,
-        Augmentation((0.3, 1.0), True),
-        seed=seed,
-        epoch=number,
-        first_step=first_step,
-    )
-    return list(batches)
-
-
-def labels(batches):
-    return np.concatenate([batch["label"] for batch in batches]).tolist()
-
-
-def assert_equal(actual, expected):
-    assert len(actual) == len(expected)
-    for a, b in zip(actual, expected, strict=True):
-        np.testing.assert_equal(a, b)
-
-
-@pytest.mark.parametrize("n", [1, 3, 4, 10])
-def test_train_batches_see_each_image_once(n):
-    batches = epoch(in_memory(n))
-    assert len(batches) == steps_per_epoch(n, 4)
-    order = labels(batches)
-    assert sorted(order[:n]) == list(range(n))
-    assert order[n:] == (order[:n] * 4)[: -n % 4]
-    assert all(batch["image"].shape == (4, 8, 8, 3) for batch in batches)
-
-
-def test_train_batches_depend_on_seed_and_epoch():
-    source = in_memory(10)
-    first, again, *others = (
-        epoch(source, seed=seed, number=number) for seed, number in [(1, 2), (1, 2), (1, 3), (2, 2)]
-    )
-    assert_equal(again, first)
-    for other in others:
-        assert labels(other) != labels(first)
-        assert by_label(other).keys() == by_label(first).keys()
-        assert not any(
-            np.array_equal(image, by_label(first)[i]) for i, image in by_label(other).items()
-        )
-    assert first[2]["label"][2] == first[0]["label"][0]
-    assert not np.array_equal(first[2]["image"][2], first[0]["image"][0])
-
-
-def by_label(batches):
-    return {i: image for b in batches for i, image in zip(b["label"], b["image"], strict=True)}
-
-
-def test_train_batches_resume():
-    source = in_memory(10)
-    whole = epoch(source)
-    for first_step in range(1, 4):
-        assert_equal(epoch(source, first_step=first_step), whole[first_step:])
-
-
-def test_train_batches_of_two_processes():
-    source = in_memory(10)
-    halves = [epoch(source, rows=rows) for rows in (slice(0, 1), slice(1, 4))]
-    joined = [
-        {key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*halves, strict=True)
-    ]
-    assert_equal(joined, epoch(source))
 
 
 def test_digits():

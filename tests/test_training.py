@@ -1,127 +1,56 @@
-"""Training: the recipe's numbers, the step on several devices, resuming, what a run leaves."""
+"""Training runs in this process: what they leave, how they go on, what stops them."""
 
-import functools
 import json
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from flax import nnx
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
+from etils import epath
 
-from an_jax import create_model, functional, load_model, parallel
+from an_jax import create_model, functional, load_model
 from an_jax.checkpoint import ModelCard, best_step
+from an_jax.data.sources import ImageList
+from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
+from an_jax.evaluation.metrics import real_accuracy
 from an_jax.training import curves, loop, optimizer
 from an_jax.training.checkpoints import TrainCheckpoints
-from an_jax.training.step import init_state, train_step
+from an_jax.training.log import read_lines
+from an_jax.training.step import init_state
 from an_jax.training.workdir import open_workdir
 from configs import digits
-from tests.reference import FIXTURES
-
-RECIPE = json.loads((FIXTURES / "recipe.json").read_text())
-
-
-@pytest.mark.parametrize(
-    ("name", "epochs", "steps", "peak"),
-    [
-        ("lr_cosine_E8_n7_base0.8", 8, 7, 0.8),
-        ("lr_cosine_E120_n626_base0.8", 120, 626, 0.8),
-        ("lr_cosine_E150_n1252_base0.2", 150, 1252, 0.2),
-    ],
-)
-def test_learning_rate(name, epochs, steps, peak):
-    with jax.enable_x64(True):
-        schedule = optimizer.cosine_schedule(peak, steps, epochs, warmup_epochs=5)
-        rates = schedule(jnp.array(RECIPE[name]["iteration"]))
-    np.testing.assert_allclose(rates, RECIPE[name]["lr"], rtol=1e-9)
-
-
-def test_learning_rate_without_warmup_starts_at_the_peak():
-    schedule = optimizer.cosine_schedule(0.4, steps_per_epoch=10, num_epochs=3, warmup_epochs=0)
-    assert schedule(0) == pytest.approx(0.4)
-    assert schedule(30) == pytest.approx(1e-6, rel=1e-2)
-
-
-def test_sgd_is_pytorchs():
-    golden = RECIPE["sgd_momentum_wd"]
-    with jax.enable_x64(True):
-        sgd = optimizer.sgd(golden["lr"], golden["momentum"], golden["weight_decay"])
-        params = jnp.array(golden["params"][0])
-        state = sgd.init(params)
-        for gradient, expected in zip(golden["grads"], golden["params"][1:], strict=True):
-            updates, state = sgd.update(jnp.array(gradient), state, params)
-            params = optax.apply_updates(params, updates)
-            np.testing.assert_allclose(params, expected, rtol=1e-12)
-
-
-def test_eight_devices_are_eight_replicas_with_averaged_gradients():
-    """The step on eight devices against replicas computed one after the other, as DDP trains."""
-    rng = np.random.default_rng(0)
-    images, labels = rng.normal(size=(32, 16, 16, 3)), rng.integers(0, 10, 32)
-    with jax.enable_x64(True):
-        model = create_model(
-            "resnet_20_an_bn1", num_classes=10, dtype=jnp.float64, rngs=nnx.Rngs(0)
-        )
-        split = functional.split(model)
-        sgd = optimizer.sgd(0.1, 0.9, 1e-4)
-        state = init_state(split, sgd)
-        mesh = jax.make_mesh((8,), (parallel.AXIS,), axis_types=(AxisType.Auto,))
-        step = jax.shard_map(
-            functools.partial(train_step, split.definition, sgd, dropout_key=None),
-            mesh=mesh,
-            in_specs=(P(), P(parallel.AXIS), P(parallel.AXIS)),
-            out_specs=P(),
-        )
-        after, metrics = jax.jit(step)(state, images, labels)
-
-        @jax.jit
-        @functools.partial(jax.grad, has_aux=True)
-        def replica(params, images, labels):
-            logits, stats = functional.apply_train(
-                split.definition, params, split.batch_stats, images, None
-            )
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return losses.mean(), (stats, losses.mean())
-
-        replicas = [
-            replica(split.params, *part)
-            for part in zip(np.split(images, 8), np.split(labels, 8), strict=True)
-        ]
-        gradients, (stats, loss) = jax.tree.map(lambda *leaves: sum(leaves) / 8, *replicas)
-        updates, _ = sgd.update(gradients, state.opt_state, split.params)
-        expected = optax.apply_updates(split.params, updates)
-    for path, value in expected.items():
-        np.testing.assert_allclose(after.params[path], value, rtol=1e-9, atol=1e-12)
-    for path, value in stats.items():
-        np.testing.assert_allclose(after.batch_stats[path], value, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(metrics.loss, loss)
+from tests import fake_archives
+from tests.pictures import SPOILT
 
 
 def config(**changes):
-    result = digits.get_config("an")
-    result.update({"num_epochs": 2, "warmup_epochs": 1, "batch_size": 240} | changes)
+    result = digits.get_config("bn")
+    few = {"num_epochs": 2, "warmup_epochs": 1, "batch_size": 240, "log_steps": 4}
+    result.update(few | changes)
     return result
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of two epochs."""
-    workdir = tmp_path_factory.mktemp("runs") / "digits"
+    """A run of two epochs of six steps."""
+    workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
     loop.train(config(), workdir)
     return workdir
 
 
 def read_last(workdir):
     """Parameters, statistics and optimizer state of the last checkpoint."""
-    optimizer_of_run = optimizer.sgd(lambda step: 0.1, 0.9, 1e-4)
-    split = functional.split(create_model("resnet_20_an_bn1", num_classes=10))
-    with TrainCheckpoints(workdir) as checkpoints:
-        return checkpoints.restore_last(init_state(split, optimizer_of_run))
+    split = functional.split(create_model("resnet_20_bn", num_classes=10))
+    with TrainCheckpoints(workdir, keep=2) as checkpoints:
+        return checkpoints.restore_last(init_state(split, optimizer.sgd(lambda _: 0.1, 0.9, 1e-4)))
+
+
+def assert_same_end(workdir, expected):
+    states = read_last(workdir), read_last(expected)
+    assert jax.tree.all(jax.tree.map(np.array_equal, *states))
+    assert int(states[0].step) == 12
 
 
 def test_a_run_leaves_metrics_curves_and_the_best_model(finished):
@@ -129,68 +58,153 @@ def test_a_run_leaves_metrics_curves_and_the_best_model(finished):
     assert [(e["epoch"], e["step"]) for e in epochs] == [(1, 6), (2, 12)]
     assert epochs[1]["loss"] < epochs[0]["loss"]
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
-    best = max(epochs, key=lambda e: (e["test_top1"], e["step"]))["step"]
+    best = max(epochs, key=lambda e: (e["val_top1"], e["step"]))["step"]
     assert best_step(finished) == best
     model = load_model(finished)
     assert model(jnp.zeros((1, 16, 16, 3))).shape == (1, 10)
+    assert json.loads((finished / "config.json").read_text())["batch_size"] == 240
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path, monkeypatch, capsys):
-    def interrupt(*args):
+def test_lines_about_steps(finished):
+    """One each four steps, and one where an epoch ends; the epoch's are their means."""
+    lines = read_lines(finished / "steps.jsonl")
+    assert [(s["epoch"], s["step"], s["steps"]) for s in lines] == [
+        (1, 4, 4),
+        (1, 6, 2),
+        (2, 8, 2),
+        (2, 12, 4),
+    ]
+    first = curves.read_metrics(finished)[0]
+    assert first["loss"] == pytest.approx((4 * lines[0]["loss"] + 2 * lines[1]["loss"]) / 6)
+    assert first["learning_rate"] == lines[1]["learning_rate"]
+    assert all(line["images_per_second"] > 0 for line in lines)
+
+
+def test_tensorboard_reads_the_scalars(finished):
+    (file,) = (finished / "tensorboard").iterdir()
+    events = [
+        tf.compat.v1.Event.FromString(record.numpy())
+        for record in tf.data.TFRecordDataset(str(file))
+    ]
+    assert events[0].file_version == "brain.Event:2"
+    scalars = {
+        (value.tag, event.step): value.simple_value
+        for event in events
+        for value in event.summary.value
+    }
+    last = curves.read_metrics(finished)[-1]
+    assert scalars["val_top1", 12] == pytest.approx(last["val_top1"])
+    assert scalars["train/loss", 12] == pytest.approx(
+        read_lines(finished / "steps.jsonl")[-1]["loss"]
+    )
+
+
+def interrupt_after(monkeypatch, step):
+    """Makes the next training end as by Ctrl-C after some steps."""
+    update = loop.Run._update
+
+    def interrupted(run, *args):
+        update(run, *args)
+        if run._step == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Run, "_update", interrupted)
+
+
+def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, monkeypatch, capsys):
+    """Ends with the same bits; the lines of the log, too, are those of a run in one piece."""
+    changes = {"checkpoint_steps": 4, "log_steps": 2}  # which change nothing in what is trained
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 9)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(config(**changes), tmp_path / "run")
+    loop.train(config(**changes), tmp_path / "run")
+    assert "going on after step 8" in capsys.readouterr().out
+    assert_same_end(tmp_path / "run", finished)
+    steps = [line["step"] for line in read_lines(epath.Path(tmp_path / "run/steps.jsonl"))]
+    assert steps == [2, 4, 6, 8, 10, 12]
+    for found, expected in zip(
+        *map(curves.read_metrics, (epath.Path(tmp_path / "run"), finished)), strict=True
+    ):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+        assert found["val_top1"] == expected["val_top1"]
+
+
+def test_an_epoch_that_was_not_evaluated_any_more(finished, tmp_path, monkeypatch):
+    """Trained and saved, then killed: only the evaluation is made up for."""
+
+    def die(run):
         raise KeyboardInterrupt
 
+    workdir = epath.Path(tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "run_epoch", fail_in_epoch(1, loop.run_epoch, interrupt))
+        patch.setattr(loop.Run, "_evaluate", die)
         with pytest.raises(KeyboardInterrupt):
-            loop.train(config(), tmp_path / "run")
-    assert [e["epoch"] for e in curves.read_metrics(tmp_path / "run")] == [1]
-    loop.train(config(), tmp_path / "run")
-    assert "going on after step 6" in capsys.readouterr().out
-    expected, actual = read_last(finished), read_last(tmp_path / "run")
-    assert jax.tree.all(jax.tree.map(np.array_equal, expected, actual))
-    assert [e["epoch"] for e in curves.read_metrics(tmp_path / "run")] == [1, 2]
-
-
-def fail_in_epoch(number, run_epoch, failure):
-    def run(step, state, batches, mesh, progress, epoch):
-        if epoch == number:
-            failure()
-        return run_epoch(step, state, batches, mesh, progress, epoch)
-
-    return run
+            loop.train(config(), workdir)
+    assert not (workdir / "metrics.jsonl").exists()
+    with pytest.raises(InputError, match="holds no evaluated epoch yet"):
+        load_model(workdir)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 7)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(config(), workdir)
+    assert curves.read_metrics(workdir)[0]["step"] == 6
+    assert best_step(workdir) == 6
 
 
 def test_a_finished_run_is_left_alone(finished, monkeypatch):
     metrics = (finished / "metrics.jsonl").read_text()
-    monkeypatch.setattr(loop, "run_epoch", fail_in_epoch(0, None, lambda: pytest.fail("trained")))
+    monkeypatch.setattr(loop.Run, "_update", lambda *args: pytest.fail("trained"))
     loop.train(config(), finished)
     assert (finished / "metrics.jsonl").read_text() == metrics
 
 
-def test_metrics_of_an_epoch_that_was_not_saved_are_dropped(finished, tmp_path, monkeypatch):
-    workdir = tmp_path / "run"
+def test_what_was_logged_but_not_saved_is_dropped(finished, tmp_path):
+    workdir = epath.Path(tmp_path / "run")
     shutil.copytree(finished, workdir)
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "step": 18}\n{"epoch": 4, "st')
-    loop.train(config(), workdir)
+    loop.train(config(num_epochs=2), workdir)
     assert len(curves.read_metrics(workdir)) == 2
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning_rate": 1e12}, "the loss is (nan|inf)"),
-        ({"model": "resnet_20"}, "nearest names are .*resnet_20_bn"),
-        ({"dataset": "digit"}, "unknown training set 'digit'"),
-        ({"dtype": "float16"}, "dtype must be float32 or bfloat16, not float16"),
+        (
+            {"learning_rate": 1e12},
+            r"the loss is (nan|inf) at step \d+ .*lower the learning rate; none is saved yet",
+        ),
+        ({"dataset": "digit"}, "unknown dataset 'digit'; there are imagenet, folder, digits"),
+        ({"dataset": "folder"}, "no data directory given: .* --config.data_dir=DATA"),
+        ({"dataset": "imagenet", "data_dir": "/none"}, "no directory /none"),
         ({"batch_size": 12}, r"12 does not divide among 8 device\(s\)"),
-        ({"batch_size": 8}, "with at least 2 images for each"),
-        ({"num_epochs": 0}, "num_epochs must be above warmup_epochs"),
+        ({"init_from": "/none"}, "no checkpoint at /none"),
     ],
 )
 def test_a_bad_configuration_stops_with_a_reason(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         loop.train(config(**changes), tmp_path / "run")
+
+
+def test_a_loss_that_becomes_nan_names_the_last_good_checkpoint(finished, tmp_path, monkeypatch):
+    workdir = epath.Path(tmp_path / "run")
+    make = loop.make_train_step
+
+    def spoilt(*args, **options):
+        step = make(*args, **options)
+
+        def run(state, images, labels):
+            if int(state.step) == 8:
+                state = state._replace(params=jax.tree.map(lambda p: p * jnp.nan, state.params))
+            return step(state, images, labels)
+
+        return run
+
+    monkeypatch.setattr(loop, "make_train_step", spoilt)
+    message = r"the loss is nan at step 9 \(epoch 2\): .*the last good checkpoint is step 6"
+    with pytest.raises(InputError, match=message):
+        loop.train(config(), workdir)
 
 
 def test_another_configuration_is_not_mixed_into_a_run(finished):
@@ -201,11 +215,11 @@ def test_another_configuration_is_not_mixed_into_a_run(finished):
 
 
 def test_a_run_that_saved_nothing_does_not_pin_its_configuration(tmp_path):
-    with pytest.raises(InputError, match="the loss is"):
-        loop.train(config(learning_rate=1e12), tmp_path / "run")
-    card = ModelCard.read(tmp_path / "run")
-    open_workdir(tmp_path / "run", config(seed=1), card)
-    assert json.loads((tmp_path / "run/config.json").read_text())["seed"] == 1
+    workdir = epath.Path(tmp_path)
+    card = ModelCard("resnet_20_bn", 10, loop.zoo.Preprocessing(), {})
+    open_workdir(workdir, config(), card)
+    open_workdir(workdir, config(seed=1), card)
+    assert json.loads((workdir / "config.json").read_text())["seed"] == 1
 
 
 def test_a_checkpoint_is_no_workdir(tmp_path, finished):
@@ -217,9 +231,19 @@ def test_a_checkpoint_is_no_workdir(tmp_path, finished):
 def test_a_damaged_step_is_named(finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
-    last = workdir / "checkpoints/12/optimizer"
-    shutil.rmtree(last)
+    shutil.rmtree(workdir / "checkpoints/12/optimizer")
     with pytest.raises(InputError, match=r"checkpoints/12 cannot be read: .*remove it to go on"):
+        loop.train(config(), workdir)
+    shutil.rmtree(workdir / "checkpoints/12")
+    loop.train(config(), workdir)
+    assert_same_end(epath.Path(workdir), finished)
+
+
+def test_a_damaged_configuration_is_named(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    (workdir / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
         loop.train(config(), workdir)
 
 
@@ -227,6 +251,66 @@ def test_an_unwritable_workdir_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
         loop.train(config(), tmp_path / "file" / "run")
+
+
+def test_the_best_of_a_run_is_kept_beside_the_last(tmp_path):
+    """By either ranking, whatever comes after; and the last two to go on from."""
+    split = functional.split(create_model("resnet_20_bn", num_classes=10))
+    state = init_state(split, optimizer.sgd(0.1, 0.9, 1e-4))
+    workdir = epath.Path(tmp_path)
+    scores = [(0.1, 0.3), (0.5, 0.2), (0.2, 0.9), (0.4, 0.1)]
+    with TrainCheckpoints(workdir, keep=2) as checkpoints:
+        for step, (val, real) in enumerate(scores, start=1):
+            checkpoints.save(step, state)
+            checkpoints.save_best(step, state, {"val_top1": val, "real_top1": real})
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"3", "4"}
+    assert {path.name for path in (workdir / "best").iterdir()} == {"2", "3"}
+    assert best_step(workdir) == 2
+
+
+def test_a_profile_on_request(tmp_path, capsys):
+    loop.train(
+        config(batch_size=96, num_epochs=1, warmup_epochs=0, profile_steps=2), tmp_path / "run"
+    )
+    assert "profile of 2 steps written" in capsys.readouterr().out
+    assert list((tmp_path / "run/profile").rglob("*.xplane.pb"))
+
+
+def test_corrupt_images_are_counted(tmp_path, monkeypatch, capsys):
+    opened = loop.open_train_set("digits", "")
+    encoded = list(opened.source.encoded)
+    encoded[5], encoded[900] = SPOILT["text"], SPOILT["truncated_png"]
+    source = ImageList(opened.source.filenames, opened.source.labels, encoded=encoded)
+    spoilt = loop.dataclasses.replace(opened, source=source)
+    monkeypatch.setattr(loop, "open_train_set", lambda *args: spoilt)
+    loop.train(config(num_epochs=1, warmup_epochs=0), tmp_path / "run")
+    assert curves.read_metrics(epath.Path(tmp_path / "run"))[0]["skipped"] == 2
+    printed = capsys.readouterr().out
+    assert "skipped: train/0005.png is corrupt or no image" in printed
+    assert "2 images skipped" in printed
+
+
+def test_imagenet_with_real_labels(tmp_path, archives, monkeypatch):
+    """ReaL's accuracy is logged beside the plain one, and is that of its labels."""
+    for part in ("train", "val"):
+        shutil.copytree(archives / "imagenet-1k/val", tmp_path / "imagenet-1k" / part)
+    shutil.copy(archives / "imagenet-1k/real.json", tmp_path / "imagenet-1k")
+    seen = []
+
+    def spy(classes, label_sets, k):
+        seen.append(label_sets)
+        return real_accuracy(np.array([[7] * 5] * len(classes)), label_sets, k)
+
+    monkeypatch.setattr(loop, "real_accuracy", spy)
+    workdir = epath.Path(tmp_path / "run")
+    few = {"batch_size": 16, "num_epochs": 1, "warmup_epochs": 0}
+    loop.train(config(dataset="imagenet", data_dir=str(tmp_path), **few), workdir)
+    (line,) = curves.read_metrics(workdir)
+    in_order = sorted(fake_archives.REAL_LABELS)
+    assert sorted(map(list, seen[0])) == in_order
+    with_labels = [labels for labels in in_order if labels]
+    assert line["real_top1"] == np.mean([7 in labels for labels in with_labels])
+    assert {"val_top1", "val_top5", "real_top5"} <= line.keys()
 
 
 def test_curves_of_several_runs(finished, tmp_path, capsys):

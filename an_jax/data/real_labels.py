@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from an_jax.data.sources import open_tfds
 from an_jax.data.tf_on_cpu import tf
-from an_jax.errors import InputError
+from an_jax.errors import InputError, NotThereError
 
 NUM_IMAGES = 50_000
 
@@ -18,7 +18,8 @@ def read_real_labels(data_dir: str) -> list[list[int]]:
     They come from `DATA/imagenet-1k/real.json`, else from a tfds-prepared imagenet2012_real.
 
     Raises:
-        InputError: neither is there, or the file is not what it should be.
+        NotThereError: neither is there.
+        InputError: the file is not what it should be.
     """
     path = posixpath.join(data_dir, "imagenet-1k", "real.json")
     if not tf.io.gfile.exists(path):
@@ -61,7 +62,7 @@ def _number(filename: str) -> int:
 def _from_tfds(path: str, data_dir: str) -> list[list[int]]:
     source = open_tfds("imagenet2012_real", "validation", data_dir)
     if source is None:
-        raise InputError(
+        raise NotThereError(
             f"imagenet-1k-reassessed needs {path}: download it from "
             "https://github.com/google-research/reassessed-imagenet, or prepare imagenet2012_real"
         )

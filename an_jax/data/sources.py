@@ -19,6 +19,7 @@ from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+SHUFFLE_WINDOW = 8192  # encoded images: 1 GB of ImageNet's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,14 +105,35 @@ class TfdsSplit:
         first, last = (
             (indices.start, indices.stop) if indices else (0, 1)
         )  # tfds reads no empty range
-        part = tfds.core.ReadInstruction(self.split, from_=first, to=last, unit="abs")
-        dataset = self.builder.as_dataset(
-            split=part,
-            shuffle_files=False,
-            decoders={"image": tfds.decode.SkipDecoding()} if self.feature == "image" else None,
-            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+        in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        return self._read(range(first, last), in_order).take(len(indices))
+
+    def read_shuffled(self, indices: range, seed: int) -> tf.data.Dataset:
+        """The examples of a contiguous range in an order that is a function of the seed.
+
+        Files are shuffled, read sixteen at a time, and their examples shuffled once more within a
+        window: a record cannot be read by its number.
+        """
+        import tensorflow_datasets as tfds
+
+        config = tfds.ReadConfig(
+            shuffle_seed=seed, shuffle_reshuffle_each_iteration=False, try_autocache=False
         )
-        return dataset.take(len(indices)).map(
+        dataset = self._read(indices, config, shuffle_files=True)
+        return dataset.shuffle(SHUFFLE_WINDOW, seed=seed, reshuffle_each_iteration=False)
+
+    def _read(self, indices: range, config, shuffle_files: bool = False) -> tf.data.Dataset:
+        import tensorflow_datasets as tfds
+
+        dataset = self.builder.as_dataset(
+            split=tfds.core.ReadInstruction(
+                self.split, from_=indices.start, to=indices.stop, unit="abs"
+            ),
+            shuffle_files=shuffle_files,
+            decoders={"image": tfds.decode.SkipDecoding()} if self.feature == "image" else None,
+            read_config=config,
+        )
+        return dataset.map(
             lambda example: {
                 "image": example[self.feature],
                 "label": tf.cast(example["label"], tf.int32),

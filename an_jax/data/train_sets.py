@@ -1,11 +1,25 @@
-"""The training sets, a table: how one is opened, and which test set watches over it."""
+"""The training sets, a table: how one is opened, and the images that watch over the training."""
 
 import dataclasses
-from collections.abc import Callable
+import posixpath
+from collections.abc import Callable, Sequence
 
 from an_jax.data import digits
-from an_jax.data.sources import ImageList
-from an_jax.errors import InputError
+from an_jax.data.class_index import imagenet_wnids
+from an_jax.data.image_sets import Source, open_image_set
+from an_jax.data.real_labels import labels_of, read_real_labels
+from an_jax.data.sources import (
+    ImageList,
+    TfdsSplit,
+    is_directory,
+    list_directory,
+    open_class_folders,
+    open_tfds,
+)
+from an_jax.data.tf_on_cpu import tf
+from an_jax.errors import InputError, NotThereError
+
+IMAGENET_SIZE = 1_281_167
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,19 +27,104 @@ class TrainSet:
     """Images to train on.
 
     Attributes:
-        open: () -> source.
-        test_set: name in IMAGE_SETS of the set evaluated after each epoch.
+        source: the training images.
+        val_source: those evaluated after each epoch.
+        classes: a name for each label; None where labels are ImageNet's.
+        num_classes: number of labels.
+        real_labels: of `read_real_labels`, where ReaL's labels are there.
     """
 
-    open: Callable[[], ImageList]
-    test_set: str
+    source: ImageList | TfdsSplit
+    val_source: Source
+    num_classes: int
+    classes: Sequence[str] | None = None
+    real_labels: Sequence[Sequence[int]] | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells training sets apart."""
+        return self.source.fingerprint + self.val_source.fingerprint
 
 
-TRAIN_SETS = {"digits": TrainSet(lambda: digits.open_digits("train"), "digits")}
+def _open_digits(data_dir: str) -> TrainSet:
+    return TrainSet(digits.open_digits("train"), digits.open_digits("test"), 10)
 
 
-def get_train_set(name: str) -> TrainSet:
-    """Raises InputError if there is none of this name."""
+_TRAIN = ("imagenet-1k/train", "imagenet-1k/Data/CLS-LOC/train")
+_TRAIN += ("imagenet-1k/ILSVRC/Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/train")
+_TRAIN += ("Data/CLS-LOC/train", "train")
+
+
+def _open_imagenet(data_dir: str) -> TrainSet:
+    """ImageNet-1k: class folders named by wnid, or imagenet2012 as tfds prepares it."""
+    place = next((place for place in _TRAIN if is_directory(data_dir, place)), None)
+    if place is not None:
+        label_of = {wnid: label for label, wnid in enumerate(imagenet_wnids())}
+        source = open_class_folders(posixpath.join(data_dir, place), label_of)
+    else:
+        source = open_tfds("imagenet2012", "train", data_dir)
+    if source is None:
+        raise NotThereError(
+            f"no training images in {data_dir}: expected class folders in {_TRAIN[0]}/ or a "
+            "tfds-prepared imagenet2012/"
+        )
+    if len(source) != IMAGENET_SIZE:
+        print(f"note: {len(source)} training images of ImageNet's {IMAGENET_SIZE}")
+    val_source = open_image_set("imagenet-1k", data_dir, allow_partial=True)
+    try:
+        real_labels = read_real_labels(data_dir)
+    except NotThereError:
+        real_labels = None
+    else:
+        labels_of([val_source.name(0)], real_labels)  # that names are the original ones
+    return TrainSet(source, val_source, 1000, real_labels=real_labels)
+
+
+def _open_folder(data_dir: str) -> TrainSet:
+    """Class folders of one's own: DATA/train/CLASS/ and DATA/val/CLASS/."""
+    for part in ("train", "val"):
+        if not is_directory(data_dir, part):
+            raise NotThereError(
+                f"no {part}/ in {data_dir}: expected DATA/train/CLASS/IMAGE and "
+                "DATA/val/CLASS/IMAGE, the classes the same"
+            )
+    root = posixpath.join(data_dir, "train")
+    classes = [name for name in list_directory(root) if is_directory(root, name)]
+    label_of = {name: label for label, name in enumerate(classes)}
+    if len(classes) < 2:
+        raise InputError(f"{root} has {len(classes)} class folders; training needs at least 2")
+    return TrainSet(
+        open_class_folders(root, label_of),
+        open_class_folders(posixpath.join(data_dir, "val"), label_of),
+        len(classes),
+        classes,
+    )
+
+
+TRAIN_SETS: dict[str, Callable[[str], TrainSet]] = {
+    "imagenet": _open_imagenet,
+    "folder": _open_folder,
+    "digits": _open_digits,
+}
+
+
+def open_train_set(name: str, data_dir: str) -> TrainSet:
+    """Opens a training set.
+
+    Args:
+        name: one of TRAIN_SETS.
+        data_dir: where its images lie; may be gs://. The digits need none.
+
+    Raises:
+        InputError: no such name, or nothing there.
+    """
     if name not in TRAIN_SETS:
-        raise InputError(f"unknown training set {name!r}; there are {', '.join(TRAIN_SETS)}")
-    return TRAIN_SETS[name]
+        raise InputError(f"unknown dataset {name!r}; there are {', '.join(TRAIN_SETS)}")
+    data_dir = data_dir.rstrip("/")
+    if name != "digits" and not (data_dir and is_directory(data_dir)):
+        where = f"no directory {data_dir}" if data_dir else "no data directory given"
+        raise InputError(f"{where}: say where the images lie with --config.data_dir=DATA")
+    try:
+        return TRAIN_SETS[name](data_dir)
+    except tf.errors.OpError as error:
+        raise InputError(f"{name} in {data_dir} cannot be read: {error.message}") from error

@@ -16,7 +16,8 @@ class BatchNorm(nnx.Module):
 
     Normalizes with the biased variance of the batch, keeps the unbiased one: new running value
     = 0.9 old + 0.1 batch. Statistics live in at least float32 whatever the compute dtype.
-    Under `jax.shard_map` the batch is the device's own share, as with PyTorch's data parallelism.
+    Under `jax.shard_map` the batch is the device's own share, as with PyTorch's data parallelism,
+    or with `axis_name` set the shares of all devices along that mesh axis together.
 
     Args:
         num_features: number of channels C.
@@ -33,6 +34,7 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(num_features, kept))
         self.var = nnx.BatchStat(jnp.ones(num_features, kept))
         self.use_running_average = False
+        self.axis_name = None
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -52,12 +54,15 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             return self.mean[...], self.var[...]
         count = moments.mean.shape[0] * moments.num_pixels
+        offset, square = jnp.mean(moments.mean, axis=0), jnp.mean(moments.square, axis=0)
+        if self.axis_name is not None:
+            count *= jax.lax.axis_size(self.axis_name)
+            offset, square = jax.lax.pmean((offset, square), self.axis_name)
         if count < 2:
             raise ValueError(
                 "training needs more than one value per channel: give each device at least 2 images"
             )
-        offset = jnp.mean(moments.mean, axis=0)
-        var = variance(offset, jnp.mean(moments.square, axis=0))
+        var = variance(offset, square)
         mean = offset + moments.shift
         # Not `self.mean[...] = `, which asks a tracer for its sharding: minutes in deep networks.
         self.mean.set_value((1 - MOMENTUM) * self.mean[...] + MOMENTUM * mean)

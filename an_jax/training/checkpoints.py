@@ -1,12 +1,13 @@
-"""Training checkpoints: the last step, from which a run resumes, and the best, which it is for."""
+"""Training checkpoints: the last ones, from which a run resumes, and the best, which it is for."""
 
-from pathlib import Path
+import contextlib
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
-from an_jax.checkpoint import STEPS, WEIGHTS, accuracy
+from an_jax.checkpoint import BEST, RANKINGS, STEPS, WEIGHTS
 from an_jax.errors import InputError
 from an_jax.training.step import TrainState
 
@@ -16,34 +17,66 @@ OPTIMIZER = "optimizer"
 class TrainCheckpoints:
     """The checkpoints of a working directory, written in the background.
 
+    checkpoints/<step>/ holds all that a run goes on from, weights and optimizer state as separate
+    items; best/<step>/ the weights of the epoch with the best accuracy, by each of the `RANKINGS`.
     A context manager: on leaving, also by an exception, what was saved is wholly on disk.
-    Weights and optimizer state are separate items, so that a model loads without the latter.
 
     Args:
         workdir: absolute path of the run.
+        keep: how many of the last checkpoints are kept.
     """
 
-    def __init__(self, workdir: Path):
-        keep = managers.AnyPreservationPolicy(
-            [managers.LatestN(1), managers.BestN(get_metric_fn=accuracy, n=1)]
+    def __init__(self, workdir: epath.Path, keep: int):
+        self._last = ocp.CheckpointManager(
+            workdir / STEPS,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
+            item_names=(WEIGHTS, OPTIMIZER),
         )
-        options = ocp.CheckpointManagerOptions(
-            best_fn=accuracy, best_mode="max", preservation_policy=keep
-        )
-        self._manager = ocp.CheckpointManager(
-            workdir / STEPS, options=options, item_names=(WEIGHTS, OPTIMIZER)
+        best = [
+            managers.BestN(get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False)
+            for rank in RANKINGS.values()
+        ]
+        self._best = ocp.CheckpointManager(
+            workdir / BEST,
+            options=ocp.CheckpointManagerOptions(
+                best_fn=RANKINGS["val_top1"],
+                preservation_policy=managers.AnyPreservationPolicy(best),
+                cleanup_tmp_directories=True,
+            ),
+            item_names=(WEIGHTS,),
         )
 
-    def save(self, state: TrainState, top1: float) -> None:
-        """Saves the state under its step; `top1` decides which is best."""
-        weights = {"params": state.params, "batch_stats": state.batch_stats}
-        optimizer = {"step": state.step, "opt_state": state.opt_state}
-        items = {
+    def save(self, step: int, state: TrainState) -> None:
+        """Saves the state, in the background.
+
+        Raises:
+            InputError: this or the one before cannot be written.
+        """
+        weights, optimizer = _items(state)
+        args = {
             WEIGHTS: ocp.args.StandardSave(weights),
             OPTIMIZER: ocp.args.StandardSave(optimizer),
         }
-        args = ocp.args.Composite(**items)
-        self._manager.save(int(state.step), args=args, metrics={"top1": top1})
+        with self._explaining():
+            self._last.save(step, args=ocp.args.Composite(**args))
+
+    def save_best(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
+        """Saves the weights, wholly, as those of the best epoch so far.
+
+        Raises:
+            InputError: they cannot be written.
+        """
+        weights, _ = _items(state)
+        args = ocp.args.Composite(**{WEIGHTS: ocp.args.StandardSave(weights)})
+        with self._explaining():
+            if step not in self._best.all_steps():
+                self._best.save(step, args=args, metrics=metrics)
+            self._best.wait_until_finished()
+
+    def wait(self) -> None:
+        """Returns when everything is on disk. Raises InputError if it cannot be written."""
+        with self._explaining():
+            self._last.wait_until_finished()
 
     def restore_last(self, state: TrainState) -> TrainState:
         """The last state saved, placed like the given one; the given one if there is none.
@@ -51,28 +84,58 @@ class TrainCheckpoints:
         Raises:
             InputError: the files are damaged.
         """
-        step = self._manager.latest_step()
+        step = self._last.latest_step()
         if step is None:
             return state
-        weights = {"params": state.params, "batch_stats": state.batch_stats}
-        optimizer = {"step": state.step, "opt_state": state.opt_state}
-        targets = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding),
-            {WEIGHTS: weights, OPTIMIZER: optimizer},
+        weights, optimizer = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), _items(state)
         )
-        items = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
+        args = {
+            WEIGHTS: ocp.args.StandardRestore(weights),
+            OPTIMIZER: ocp.args.StandardRestore(optimizer),
+        }
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+            restored = self._last.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax and tensorstore raise many types for damaged files
-            directory = self._manager.directory / str(step)
-            reason = " ".join(str(error).split())[:300]
             raise InputError(
-                f"{directory} cannot be read: {reason}; remove it to go on from an earlier step"
+                f"{self._last.directory / str(step)} cannot be read: {_reason(error)}; "
+                "remove it to go on from an earlier step"
             ) from error
         return TrainState(**restored[WEIGHTS], **restored[OPTIMIZER])
+
+    def last_whole(self) -> str:
+        """What to call the last checkpoint that is wholly on disk."""
+        steps = ocp.utils.checkpoint_steps(self._last.directory)
+        return f"the last good checkpoint is step {max(steps)}" if steps else "none is saved yet"
+
+    @contextlib.contextmanager
+    def _explaining(self):
+        try:
+            yield
+        except Exception as error:  # a full disk comes as any of many types
+            raise InputError(
+                f"cannot write to {self._last.directory.parent}: {_reason(error)}; "
+                f"{self.last_whole()}: make room and start again to go on from it"
+            ) from error
 
     def __enter__(self) -> "TrainCheckpoints":
         return self
 
-    def __exit__(self, *exception) -> None:
-        self._manager.close()
+    def __exit__(self, kind, exception, traceback) -> None:
+        try:
+            with self._explaining():
+                self._last.close()
+                self._best.close()
+        except InputError:
+            if exception is None:  # else it is the first error that counts
+                raise
+
+
+def _items(state: TrainState) -> tuple[dict, dict]:
+    """What goes into the items WEIGHTS and OPTIMIZER."""
+    weights = {"params": state.params, "batch_stats": state.batch_stats}
+    return weights, {"step": state.step, "opt_state": state.opt_state}
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,9 +1,11 @@
-"""The training loop: epochs of steps, each followed by an evaluation and a checkpoint."""
+"""The training loop: epochs of steps, each followed by a checkpoint and an evaluation."""
 
+import dataclasses
+import os
 import time
-from collections import deque
-from pathlib import Path
+from collections.abc import Iterator
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -11,158 +13,269 @@ from flax import nnx
 from tqdm import tqdm
 
 from an_jax import functional, parallel, zoo
-from an_jax.checkpoint import ModelCard
-from an_jax.data.image_sets import IMAGE_SETS, open_image_set
-from an_jax.data.pipeline import Augmentation, steps_per_epoch, train_batches
-from an_jax.data.train_sets import get_train_set
+from an_jax.checkpoint import RANKINGS, ModelCard
+from an_jax.data.real_labels import labels_of
+from an_jax.data.train_pipeline import Augmentation, TrainBatch, steps_per_epoch, train_batches
+from an_jax.data.train_sets import TrainSet, open_train_set
+from an_jax.destination import absolute
 from an_jax.errors import InputError
 from an_jax.evaluation.evaluator import Evaluator
-from an_jax.evaluation.metrics import top_k_accuracy
+from an_jax.evaluation.metrics import real_accuracy, top_k_accuracy
 from an_jax.evaluation.predictions import ALL
 from an_jax.progress import progress_bar
-from an_jax.training import workdir as run_directory
 from an_jax.training.checkpoints import TrainCheckpoints
+from an_jax.training.config import check_config
 from an_jax.training.curves import plot_curves
+from an_jax.training.fine_tune import initial_weights
+from an_jax.training.log import RunLog
 from an_jax.training.optimizer import cosine_schedule, sgd
+from an_jax.training.preemption import Preemption
 from an_jax.training.step import init_state, make_train_step
+from an_jax.training.watch import StepWatch
+from an_jax.training.workdir import open_workdir
+
+PROFILE_AFTER = 10  # steps of a start
 
 
-def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Trains from scratch, or goes on where an earlier call of the same configuration stopped.
+def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+    """Trains, or goes on where an earlier call of the same configuration stopped.
+
+    To be called by every process. After SIGTERM it saves and returns.
 
     Args:
-        config: see configs/digits.py for the fields.
-        workdir: receives config.json, model.json, metrics.jsonl, curves.png, checkpoints/.
+        config: of training.config; check_config says what is possible.
+        workdir: receives config.json, model.json, metrics.jsonl, steps.jsonl, tensorboard/,
+            curves.png, checkpoints/, best/; may be gs://.
 
     Raises:
-        InputError: unknown names, another run in the directory, a loss that is no number.
+        InputError: bad configuration or data, another run in the directory, a directory that
+            cannot be written, a loss that is no number.
     """
-    workdir = workdir.absolute()
-    mesh = parallel.make_mesh()
-    check_config(config, mesh.size)
-    train_set = get_train_set(config.dataset)
-    num_classes = IMAGE_SETS[train_set.test_set].num_classes
-    preprocessing = zoo.get_architecture(config.model).preprocessing
-    card = ModelCard(config.model, num_classes, preprocessing, {"trained_on": config.dataset})
-    source, test_source = train_set.open(), open_image_set(train_set.test_set, None, False)
-    run_directory.open_workdir(workdir, config, card)
+    check_config(config, jax.device_count())
+    train_set = _open_train_set(config)
+    preprocessing = dataclasses.replace(
+        zoo.get_architecture(config.model).preprocessing, image_size=config.image_size
+    )
+    source = {"trained_on": config.dataset}
+    if train_set.classes:
+        source["classes"] = list(train_set.classes)
+    card = ModelCard(config.model, train_set.num_classes, preprocessing, source)
+    workdir = absolute(workdir)
+    parallel.on_main_process(lambda: open_workdir(workdir, config, card))
+    with TrainCheckpoints(workdir, config.keep_checkpoints) as checkpoints:
+        Run(config, workdir, card, train_set, checkpoints)()
 
-    dtype = jnp.dtype(config.dtype)
-    rngs = nnx.Rngs(config.seed)
-    model = zoo.create_model(config.model, num_classes=card.num_classes, dtype=dtype, rngs=rngs)
-    split = functional.split(model)
-    steps = steps_per_epoch(len(source), config.batch_size)
-    peak = config.learning_rate * config.batch_size / 256
-    schedule = cosine_schedule(peak, steps, config.num_epochs, config.warmup_epochs)
-    optimizer = sgd(schedule, config.momentum, config.weight_decay)
-    train_step = make_train_step(split.definition, optimizer, mesh, preprocessing, config.seed)
-    evaluate = Evaluator(split.definition, num_classes, preprocessing, config.eval_batch_size, mesh)
 
-    with TrainCheckpoints(workdir) as checkpoints:
-        state = parallel.replicate(init_state(split, optimizer), mesh)
-        state = checkpoints.restore_last(state)
-        done = int(state.step)
-        run_directory.drop_metrics_after(workdir, done)
-        print(
-            f"{config.model}: {functional.count(split.params) / 1e6:.3f} M parameters, "
-            f"{len(source)} images of {config.dataset}, {config.num_epochs} epochs of {steps} "
-            f"steps on {mesh.size} device(s)" + (f"; going on after step {done}" if done else "")
+def _open_train_set(config) -> TrainSet:
+    train_set, error = None, None
+    try:
+        train_set = open_train_set(config.dataset, config.data_dir)
+        if len(train_set.source) < jax.process_count():
+            raise InputError("there are fewer training images than processes")
+    except InputError as found:
+        error = found
+    parallel.check_agreement(train_set.fingerprint if train_set else "", error)
+    return train_set
+
+
+class Run:
+    """A training run, from its last checkpoint on.
+
+    Args:
+        config, workdir: as of `train`.
+        card: of the model.
+        train_set: its data.
+        checkpoints: of the workdir.
+    """
+
+    def __init__(self, config, workdir, card: ModelCard, train_set: TrainSet, checkpoints):
+        self._config, self._workdir, self._card = config, workdir, card
+        self._train_set, self._checkpoints = train_set, checkpoints
+        self._mesh = parallel.make_mesh(config.bn_group_size)
+        self._steps = steps_per_epoch(len(train_set.source), config.batch_size)
+
+        dtype = jnp.dtype(config.dtype)
+        model = zoo.create_model(
+            config.model, num_classes=card.num_classes, dtype=dtype, rngs=nnx.Rngs(config.seed)
+        )
+        split = functional.split(model)
+        if config.init_from:
+            split = initial_weights(split, config.init_from, config.model)
+        peak = config.learning_rate * config.batch_size / 256
+        schedule = cosine_schedule(peak, self._steps, config.num_epochs, config.warmup_epochs)
+        optimizer = sgd(schedule, config.momentum, config.weight_decay)
+        self._train_step = make_train_step(
+            split.definition,
+            optimizer,
+            self._mesh,
+            card.preprocessing,
+            card.num_classes,
+            label_smoothing=config.label_smoothing,
+            mixup_alpha=config.mixup,
+            seed=config.seed,
+        )
+        self._evaluator = Evaluator(
+            split.definition,
+            card.num_classes,
+            card.preprocessing,
+            config.eval_batch_size,
+            self._mesh,
+        )
+        state = parallel.replicate(init_state(split, optimizer), self._mesh)
+        self._state = checkpoints.restore_last(state)
+        self._step = self._start = int(self._state.step)  # updates made
+        self._log = RunLog(workdir, self._step, writes=parallel.is_main_process())
+        self._say(
+            f"{config.model}: {functional.count(split.params) / 1e6:.3f} M parameters; "
+            f"{len(train_set.source)} images of {config.dataset}, {card.num_classes} classes; "
+            f"{config.num_epochs} epochs of {self._steps} steps of {config.batch_size} images on "
+            f"{self._mesh.size} device(s)"
+            + (f"; going on after step {self._step}" if self._step else "")
         )
         progress = progress_bar(
-            config.num_epochs * steps * config.batch_size,
+            config.num_epochs * self._steps * config.batch_size,
             workdir.name,
-            initial=done * config.batch_size,
+            initial=self._step * config.batch_size,
+            hidden=not parallel.is_main_process(),
         )
-        for epoch in range(done // steps, config.num_epochs):
-            start, first_step = time.perf_counter(), int(state.step) - epoch * steps
-            batches = train_batches(
-                source,
-                config.batch_size,
-                slice(0, config.batch_size),
-                preprocessing,
-                Augmentation(tuple(config.crop_scale), config.horizontal_flip),
-                seed=config.seed,
-                epoch=epoch,
-                first_step=first_step,
-            )
-            state, loss, top1 = run_epoch(train_step, state, batches, mesh, progress, epoch)
-            rate = (steps - first_step) * config.batch_size / (time.perf_counter() - start)
-            predictions = evaluate(
-                state.params,
-                state.batch_stats,
-                test_source,
-                title=train_set.test_set,
-                nested=True,
-            )
-            test_top1, test_top5 = (
-                top_k_accuracy(predictions.classes[ALL], predictions.labels, k) for k in (1, 5)
-            )
-            metrics = {
-                "epoch": epoch + 1,
-                "step": int(state.step),
-                "loss": loss,
-                "train_top1": top1,
-                "test_top1": test_top1,
-                "test_top5": test_top5,
-                "learning_rate": float(schedule(state.step - 1)),
-                "images_per_second": round(rate, 1),
-            }
-            # Before the checkpoint: a line too many is dropped on resuming, a missing one is lost.
-            run_directory.append_metrics(workdir, metrics)
-            checkpoints.save(state, test_top1)
-            minutes = (config.num_epochs - epoch - 1) * (time.perf_counter() - start) / 60
-            tqdm.write(
-                f"epoch {epoch + 1:3d}/{config.num_epochs}  loss {loss:.4f}  "
-                f"train top-1 {100 * top1:.1f} %  test top-1 {100 * test_top1:.1f} %  "
-                f"{rate:.0f} img/s  {minutes:.1f} min left"
-            )
-        progress.close()
-    plot_curves([workdir], workdir / "curves.png")
+        self._watch = StepWatch(
+            self._log,
+            progress,
+            schedule,
+            config.batch_size,
+            config.log_steps,
+            checkpoints.last_whole,
+        )
+        self._progress = progress
 
+    def __call__(self) -> None:
+        """Trains to the end, or to SIGTERM."""
+        with Preemption() as preemption, self._progress:
+            evaluated = parallel.agree(any(line["step"] == self._step for line in self._log.epochs))
+            # An epoch may have been trained and saved, but not evaluated any more.
+            first = (self._step - (not evaluated and self._step > 0)) // self._steps
+            for epoch in range(first, self._config.num_epochs):
+                began = time.perf_counter()
+                for batch in self._batches(epoch):
+                    self._update(epoch, batch)
+                    is_last = self._step == (epoch + 1) * self._steps
+                    stop = preemption.requested(self._step)
+                    if stop or is_last or self._step % self._config.checkpoint_steps == 0:
+                        self._watch.drain()
+                        self._checkpoints.save(self._step, self._state)
+                    if stop:
+                        self._checkpoints.wait()
+                        self._say(
+                            f"SIGTERM: saved at step {self._step}; the same command goes on there"
+                        )
+                        return
+                self._end_epoch(epoch, began)
+        self._say(self._summary())
 
-def check_config(config: ml_collections.ConfigDict, num_devices: int) -> None:
-    """Raises InputError on numbers that no training can have."""
-    if config.dtype not in ("float32", "bfloat16"):
-        raise InputError(f"dtype must be float32 or bfloat16, not {config.dtype}")
-    if not 0 <= config.warmup_epochs < config.num_epochs:
-        raise InputError("num_epochs must be above warmup_epochs, and these at least 0")
-    if config.batch_size % num_devices or config.batch_size < 2 * num_devices:
-        raise InputError(
-            f"batch_size {config.batch_size} does not divide among {num_devices} device(s) "
-            "with at least 2 images for each"
+    def _batches(self, epoch: int) -> Iterator[TrainBatch]:
+        config, first_step = self._config, self._step - epoch * self._steps
+        if first_step == self._steps:
+            return iter(())
+        share = parallel.share_of_process(config.batch_size)
+        return train_batches(
+            self._train_set.source,
+            config.batch_size,
+            slice(share.start, share.stop),
+            self._card.preprocessing,
+            Augmentation(tuple(config.crop_scale), config.horizontal_flip),
+            seed=config.seed,
+            epoch=epoch,
+            first_step=first_step,
         )
 
+    def _update(self, epoch: int, batch: TrainBatch) -> None:
+        """One step; the first of a start says when it is compiled."""
+        self._watch.skip(batch.skipped)
+        arrays = parallel.shard_batch((batch.images, batch.labels), self._mesh)
+        is_first, began = self._step == self._start, time.perf_counter()
+        if is_first:
+            self._say("compiling the training step ...")
+        if self._config.profile_steps:
+            self._profile()
+        self._state, metrics = self._train_step(self._state, *arrays)
+        self._step += 1
+        self._watch.add(epoch + 1, self._step, metrics)
+        if is_first:
+            self._say(f"compiled in {time.perf_counter() - began:.1f} s; training")
 
-def run_epoch(step, state, batches, mesh, progress: tqdm, epoch: int):
-    """Runs the steps of an epoch, two ahead of the host.
+    def _profile(self) -> None:
+        """Starts and stops the profiler of this process; all do so at the same steps."""
+        step, path = self._step - self._start, str(self._workdir / "profile")
+        if step == PROFILE_AFTER:
+            jax.profiler.start_trace(path)
+        elif step == PROFILE_AFTER + self._config.profile_steps:
+            self._watch.drain()
+            jax.profiler.stop_trace()
+            self._say(f"profile of {self._config.profile_steps} steps written to {path}")
 
-    Returns:
-        The new state, the mean loss and the mean top-1 accuracy of the steps.
+    def _end_epoch(self, epoch: int, began: float) -> None:
+        """Evaluates; keeps the weights if they are the best so far; logs and draws."""
+        scores = self._evaluate()
+        # Kept before it is logged: an epoch in the log is one that needs no more evaluation.
+        if any(
+            score >= max((line.get(name, 0.0) for line in self._log.epochs), default=0.0)
+            for name, score in scores.items()
+            if name in RANKINGS
+        ):
+            self._checkpoints.save_best(self._step, self._state, scores)
+        windows = [line for line in self._log.steps if line["epoch"] == epoch + 1]
+        weights = [line["steps"] for line in windows]
+        mean = {
+            key: float(np.average([line[key] for line in windows], weights=weights))
+            for key in ("loss", "top1", "images_per_second")
+        }
+        line = {
+            "epoch": epoch + 1,
+            "step": self._step,
+            "loss": mean["loss"],
+            "train_top1": mean["top1"],
+            **scores,
+            "learning_rate": windows[-1]["learning_rate"],
+            "images_per_second": round(mean["images_per_second"], 1),
+            "skipped": parallel.total(sum(line["skipped"] for line in windows)),
+        }
+        self._log.add_epoch(line)
+        if parallel.is_main_process():
+            plot_curves([self._workdir], self._workdir / "curves.png")
+        left = (self._config.num_epochs - epoch - 1) * (time.perf_counter() - began) / 60
+        real = f"  ReaL {100 * line['real_top1']:.1f} %" if "real_top1" in line else ""
+        self._say(
+            f"epoch {epoch + 1:3d}/{self._config.num_epochs}  loss {line['loss']:.4f}  "
+            f"train top-1 {100 * line['train_top1']:.1f} %  "
+            f"val top-1 {100 * line['val_top1']:.1f} %{real}  "
+            f"{line['images_per_second']:.0f} img/s  {left:.1f} min left"
+            + (f"  {line['skipped']} images skipped" if line["skipped"] else "")
+        )
 
-    Raises:
-        InputError: the loss is NaN or infinite.
-    """
-    collected, running = [], deque()
+    def _evaluate(self) -> dict[str, float]:
+        """Accuracies on the validation images, by their own labels and by ReaL's."""
+        predictions = self._evaluator(
+            self._state.params,
+            self._state.batch_stats,
+            self._train_set.val_source,
+            title="val",
+            nested=True,
+        )
+        classes = predictions.classes[ALL]
+        scores = {f"val_top{k}": top_k_accuracy(classes, predictions.labels, k) for k in (1, 5)}
+        if self._train_set.real_labels:
+            names = [name.decode() for name in predictions.filenames]
+            labels = labels_of(names, self._train_set.real_labels)
+            scores |= {f"real_top{k}": real_accuracy(classes, labels, k)[0] for k in (1, 5)}
+        return scores
 
-    def collect():
-        metrics, images = running.popleft()
-        loss, top1 = (float(value) for value in metrics)
-        if not np.isfinite(loss):
-            raise InputError(
-                f"the loss is {loss} in epoch {epoch + 1}: lower the learning rate; "
-                "the checkpoint before is kept"
-            )
-        collected.append((loss, top1))
-        progress.set_postfix(epoch=epoch + 1, loss=f"{loss:.3f}", refresh=False)
-        progress.update(images)
+    def _summary(self) -> str:
+        best = max(self._log.epochs, key=lambda line: (line["val_top1"], line["step"]))
+        return (
+            f"best val top-1 {100 * best['val_top1']:.1f} % in epoch {best['epoch']}; "
+            f"an_jax.load_model({str(self._workdir)!r}) gives that model"
+        )
 
-    for batch in batches:
-        images, labels = parallel.shard_batch((batch["image"], batch["label"]), mesh)
-        state, metrics = step(state, images, labels)
-        running.append((metrics, len(labels)))
-        if len(running) > 2:
-            collect()
-    while running:
-        collect()
-    loss, top1 = np.mean(collected, axis=0)
-    return state, float(loss), float(top1)
+    def _say(self, text: str) -> None:
+        if parallel.is_main_process():
+            tqdm.write(text)

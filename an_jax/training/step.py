@@ -10,7 +10,8 @@ from jax.sharding import PartitionSpec as P
 
 from an_jax import functional
 from an_jax.data.normalization import normalize_images
-from an_jax.parallel import AXIS
+from an_jax.parallel import AXES, GROUP, MEMBER
+from an_jax.training.targets import cross_entropy, mixup, smooth_targets
 from an_jax.zoo import Preprocessing
 
 
@@ -24,7 +25,10 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Of one step, before its update: mean cross entropy, and top-1 accuracy in [0, 1]."""
+    """Of a step, before its update: mean loss, and share of images that hit their likeliest target.
+
+    Both are scalars; top1 is in [0, 1].
+    """
 
     loss: jax.Array
     top1: jax.Array
@@ -36,17 +40,18 @@ def init_state(split: functional.Split, optimizer: optax.GradientTransformation)
     return TrainState(step, split.params, split.batch_stats, optimizer.init(split.params))
 
 
-def train_step(definition, optimizer, state: TrainState, images, labels, dropout_key):
+def train_step(definition, optimizer, state: TrainState, images, targets, dropout_key):
     """One update on a device's share of the batch; called under `jax.shard_map`.
 
-    Normalization statistics are those of the device's own images, as in the published training;
-    gradients, running statistics and metrics are averaged over the devices.
+    Normalization statistics are those of the images of the device's group (see `parallel`): with
+    groups of one its own, as in the published training. Gradients, running statistics and metrics
+    are averaged over all devices.
 
     Args:
         definition, optimizer: static.
         state: the same on all devices.
         images: normalized [N, H, W, 3], this device's.
-        labels: int [N].
+        targets: probabilities [N, C].
         dropout_key: this device's; with None nothing is dropped.
 
     Returns:
@@ -55,13 +60,14 @@ def train_step(definition, optimizer, state: TrainState, images, labels, dropout
 
     def loss_fn(params):
         logits, batch_stats = functional.apply_train(
-            definition, params, state.batch_stats, images, dropout_key
+            definition, params, state.batch_stats, images, dropout_key, axis_name=MEMBER
         )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        top1 = jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.float32)
+        is_correct = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
+        metrics = Metrics(cross_entropy(logits, targets), jnp.mean(is_correct, dtype=jnp.float32))
         # The loss is the mean over all devices; so are, thereby, its gradients.
-        loss, batch_stats, top1 = lax.pmean((jnp.mean(losses), batch_stats, top1), AXIS)
-        return loss, (batch_stats, Metrics(loss, top1))
+        metrics = lax.pmean(metrics, AXES)
+        batch_stats = lax.pmean(batch_stats, GROUP)  # the same within a group already
+        return metrics.loss, (batch_stats, metrics)
 
     gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -70,19 +76,41 @@ def train_step(definition, optimizer, state: TrainState, images, labels, dropout
 
 
 def make_train_step(
-    definition, optimizer, mesh: jax.sharding.Mesh, preprocessing: Preprocessing, seed: int
+    definition,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    preprocessing: Preprocessing,
+    num_classes: int,
+    *,
+    label_smoothing: float = 0.0,
+    mixup_alpha: float = 0.0,
+    seed: int = 0,
 ):
     """The compiled step: (state, uint8 images [N, H, W, 3], labels [N]) -> (state, Metrics).
 
     The state is donated: use the returned one. Images and labels are split over the mesh. What is
-    dropped is a function of the seed, the step and the device.
+    dropped and how images are mixed is a function of the seed, the step and the device.
+
+    Args:
+        definition, optimizer: static.
+        mesh: of `parallel.make_mesh`; its groups share normalization statistics.
+        preprocessing: how images are normalized.
+        num_classes: number of logits.
+        label_smoothing: share of the target that is spread over all classes.
+        mixup_alpha: one lam ~ Beta(alpha, alpha) is drawn for each device's batch; 0: no mixup.
+        seed: of dropout and mixup.
     """
 
     def step(state, images, labels):
-        images = normalize_images(images, preprocessing)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        key = jax.random.fold_in(key, lax.axis_index(AXIS))
-        return train_step(definition, optimizer, state, images, labels, key)
+        key = jax.random.fold_in(key, lax.axis_index(AXES))
+        dropout_key, mixup_key = jax.random.split(key)
+        targets = smooth_targets(labels, num_classes, label_smoothing)
+        if mixup_alpha:
+            lam = jax.random.beta(mixup_key, mixup_alpha, mixup_alpha)
+            images, targets = mixup(images, targets, lam)
+        images = normalize_images(images, preprocessing)
+        return train_step(definition, optimizer, state, images, targets, dropout_key)
 
-    sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=(P(), P()))
+    sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXES), P(AXES)), out_specs=(P(), P()))
     return jax.jit(sharded, donate_argnums=0)

@@ -1,14 +1,11 @@
-"""Batches for evaluation and for training, as NumPy arrays, prepared ahead by tf.data."""
+"""Batches for evaluation, as NumPy arrays, prepared ahead by tf.data."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 
 from an_jax.data import image_ops
-from an_jax.data.augmentation import augment
 from an_jax.data.image_sets import Source
-from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
@@ -75,71 +72,3 @@ def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> Inpu
             return InputError(f"{name} is corrupt or no {source.kind}; replace or remove it")
     first = source.name(positions[0])
     return InputError(f"{first} or one of those after it could not be read: {error.message}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Random changes of a training image.
-
-    Attributes:
-        crop_scale: smallest and largest share of the image's area that a crop takes.
-        horizontal_flip: whether half of the images are mirrored.
-    """
-
-    crop_scale: tuple[float, float]
-    horizontal_flip: bool
-
-
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Updates in an epoch; a last partial batch counts."""
-    return -(-num_examples // batch_size)
-
-
-def train_batches(
-    source: ImageList,
-    batch_size: int,
-    rows: slice,
-    preprocessing: Preprocessing,
-    augmentation: Augmentation,
-    *,
-    seed: int,
-    epoch: int,
-    first_step: int,
-) -> Iterator[Batch]:
-    """The batches of an epoch, or of its rest: a function of (seed, epoch, step) and nothing else.
-
-    Each image is seen once an epoch; the last batch is filled up from the beginning of the order.
-
-    Args:
-        source: the training images.
-        batch_size: of all processes together.
-        rows: the part of each batch that is this process's.
-        preprocessing: size and interpolation.
-        augmentation: of each image.
-        seed, epoch: determine the order, and with the position in it every random change.
-        first_step: steps of the epoch that are left out, without reading them.
-
-    Yields:
-        image uint8 [b, S, S, 3], label int32 [b].
-    """
-    order = np.random.default_rng([seed, epoch]).permutation(len(source))
-    steps = steps_per_epoch(len(source), batch_size)
-    positions = np.arange(steps * batch_size).reshape(steps, batch_size)[first_step:, rows].ravel()
-
-    def prepare(example, position):
-        image = augment(
-            example["image"],
-            preprocessing.image_size,
-            preprocessing.interpolation,
-            augmentation.crop_scale,
-            augmentation.horizontal_flip,
-            seed=tf.stack([seed * 1_000_003 + epoch, position]),
-        )
-        return {"image": image, "label": example["label"]}
-
-    dataset = tf.data.Dataset.zip(
-        source.read(order[positions % len(source)]), tf.data.Dataset.from_tensor_slices(positions)
-    )
-    dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(rows.stop - rows.start, drop_remainder=True)
-    return dataset.prefetch(2).as_numpy_iterator()

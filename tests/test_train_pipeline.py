@@ -1,0 +1,163 @@
+"""Training batches: each image once an epoch, a function of (seed, epoch, step), gaps filled."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from an_jax.data.sources import ImageList, open_tfds
+from an_jax.data.train_pipeline import Augmentation, steps_per_epoch, train_batches
+from an_jax.errors import InputError
+from an_jax.zoo import Preprocessing
+from tests.fake_tfds import prepare
+from tests.pictures import JPEG, SPOILT, in_memory
+
+SMALL = Preprocessing(image_size=8, crop_pct=1.0)
+
+
+def epoch(source, rows=slice(0, 4), seed=0, number=0, first_step=0):
+    batches = train_batches(
+        source,
+        4,
+        rows,
+        SMALL,
+        Augmentation((0.3, 1.0), True),
+        seed=seed,
+        epoch=number,
+        first_step=first_step,
+    )
+    return list(batches)
+
+
+def labels(batches):
+    return np.concatenate([batch.labels for batch in batches]).tolist()
+
+
+def by_label(batches):
+    return {i: image for b in batches for i, image in zip(b.labels, b.images, strict=True)}
+
+
+def assert_equal(actual, expected):
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_equal(vars(a), vars(b))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Ten images in four files, as tfds prepares them."""
+    data_dir = tmp_path_factory.mktemp("tfds")
+    features = {
+        "image": tfds.features.Image(encoding_format="png"),
+        "label": tfds.features.ClassLabel(num_classes=1000),
+        "file_name": tfds.features.Text(),
+    }
+    images = in_memory(10)
+    examples = [
+        {"image": image, "label": int(label), "file_name": name}
+        for image, label, name in zip(images.encoded, images.labels, images.filenames, strict=True)
+    ]
+    prepare(data_dir, "imagenet2012", "5.1.0", "train", features, examples, num_shards=4)
+    return open_tfds("imagenet2012", "train", str(data_dir))
+
+
+@pytest.fixture(params=["list", "tfds"])
+def ten(request):
+    return in_memory(10) if request.param == "list" else request.getfixturevalue("prepared")
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 10])
+def test_each_image_once(n):
+    batches = epoch(in_memory(n))
+    assert len(batches) == steps_per_epoch(n, 4)
+    order = labels(batches)
+    assert sorted(order[:n]) == list(range(n))
+    assert order[n:] == (order[:n] * 4)[: -n % 4]
+    assert all(batch.images.shape == (4, 8, 8, 3) and not batch.skipped for batch in batches)
+
+
+def test_each_image_of_tfds_once(prepared):
+    order = labels(epoch(prepared))
+    assert sorted(order[:10]) == list(range(10))
+    assert order[10:] == order[:2]
+
+
+def test_seed_and_epoch_decide(ten):
+    first, again, *others = (
+        epoch(ten, seed=seed, number=number) for seed, number in [(1, 2), (1, 2), (1, 3), (2, 2)]
+    )
+    assert_equal(again, first)
+    for other in others:
+        assert labels(other) != labels(first)
+        assert by_label(other).keys() == by_label(first).keys()
+        assert not any(
+            np.array_equal(image, by_label(first)[i]) for i, image in by_label(other).items()
+        )
+    # The images that fill the last batch are seen a second time, otherwise cropped.
+    assert first[2].labels[2] == first[0].labels[0]
+    assert not np.array_equal(first[2].images[2], first[0].images[0])
+
+
+def test_resumed(ten):
+    whole = epoch(ten)
+    for first_step in range(1, 4):
+        assert_equal(epoch(ten, first_step=first_step), whole[first_step:])
+
+
+def test_skipped_files_are_not_even_read(tmp_path):
+    """Of a list of files; all but the last step's are missing."""
+    names = [f"{i}.JPEG" for i in range(8)]
+    order = labels(epoch(in_memory(8)))
+    for i in order[4:]:
+        (tmp_path / names[i]).write_bytes(JPEG)
+    source = ImageList(names, np.arange(8, dtype=np.int32), str(tmp_path))
+    (batch,) = epoch(source, first_step=1)
+    assert batch.labels.tolist() == order[4:]
+    assert not batch.skipped
+
+
+def test_two_processes():
+    source = in_memory(10)
+    halves = [epoch(source, rows=rows) for rows in (slice(0, 1), slice(1, 4))]
+    for one, three, whole in zip(*halves, epoch(source), strict=True):
+        np.testing.assert_array_equal(np.concatenate([one.images, three.images]), whole.images)
+        np.testing.assert_array_equal(np.concatenate([one.labels, three.labels]), whole.labels)
+
+
+def test_two_processes_share_what_tfds_prepared(prepared):
+    halves = [set(labels(epoch(prepared, rows=rows))) for rows in (slice(0, 2), slice(2, 4))]
+    assert sorted(halves[0] | halves[1]) == list(range(10))
+    assert not halves[0] & halves[1]
+
+
+def spoil(places, kind):
+    """Ten images, of which those at some places in the order of the epoch are no images."""
+    good = in_memory(10)
+    bad = np.array(labels(epoch(good)))[list(places)]
+    encoded = [SPOILT[kind] if i in bad else good.encoded[i] for i in range(10)]
+    return ImageList(good.filenames, good.labels, encoded=encoded), set(bad.tolist())
+
+
+@pytest.mark.parametrize(
+    ("places", "kind"),
+    [
+        *(({3}, kind) for kind in SPOILT),
+        *((places, "text") for places in ({0}, {9}, {3, 4, 5}, {2, 7, 8, 9})),
+    ],
+)
+def test_corrupt_images_give_their_place_to_others(places, kind):
+    """Batches are of four, so that the gaps lie at their ends, within them and across."""
+    source, bad = spoil(places, kind)
+    batches, whole = epoch(source), epoch(in_memory(10))
+    for batch, expected in zip(batches, whole, strict=True):
+        kept = ~np.isin(expected.labels, list(bad))
+        np.testing.assert_array_equal(batch.labels[kept], expected.labels[kept])
+        np.testing.assert_array_equal(batch.images[kept], expected.images[kept])
+        assert set(batch.labels) <= set(expected.labels[kept])
+        assert batch.skipped == [f"{i}.png" for i in expected.labels[~kept]]
+    assert_equal(epoch(source, first_step=1), batches[1:])
+
+
+def test_a_step_without_any_image_that_can_be_read():
+    source, _ = spoil({4, 5, 6, 7}, "empty")
+    with pytest.raises(InputError, match=r"no training image of a step can be read, such as \d"):
+        epoch(source)

@@ -1,0 +1,140 @@
+"""The training step on several devices against the same computed in other, simpler ways."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from an_jax import create_model, functional, parallel, zoo
+from an_jax.nn.batch_norm import BatchNorm
+from an_jax.nn.layers import Classifier
+from an_jax.training import optimizer
+from an_jax.training.step import init_state, make_train_step, train_step
+from an_jax.training.targets import smooth_targets
+
+SGD = optimizer.sgd(0.1, 0.9, 1e-4)
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def batch():
+    """Of 32 normalized images, unlike each other in mean and variance."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(32, 16, 16, 3)) * rng.uniform(0.5, 2, (32, 1, 1, 1))
+    return images + rng.normal(size=(32, 1, 1, 3)), rng.integers(0, 10, 32)
+
+
+def step_on(mesh, split):
+    """State after one step in float64, and its metrics."""
+    images, labels = batch()
+    step = jax.shard_map(
+        functools.partial(train_step, split.definition, SGD, dropout_key=None),
+        mesh=mesh,
+        in_specs=(P(), P(parallel.AXES), P(parallel.AXES)),
+        out_specs=P(),
+    )
+    targets = smooth_targets(jnp.array(labels), 10, 0.0)
+    return jax.jit(step)(init_state(split, SGD), jnp.array(images), targets)
+
+
+def replicas(split, num_parts):
+    """The same, of parts of the batch computed one after the other: as PyTorch's replicas do."""
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def replica(params, images, labels):
+        logits, stats = functional.apply_train(
+            split.definition, params, split.batch_stats, images, None
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), (stats, losses.mean())
+
+    parts = [
+        replica(split.params, *part)
+        for part in zip(*(np.split(a, num_parts) for a in batch()), strict=True)
+    ]
+    gradients, (stats, loss) = jax.tree.map(lambda *leaves: sum(leaves) / num_parts, *parts)
+    updates, _ = SGD.update(gradients, SGD.init(split.params), split.params)
+    return optax.apply_updates(split.params, updates), stats, loss
+
+
+@pytest.mark.parametrize("group_size", [1, 2, 8])
+def test_statistics_of_each_group_of_devices(float64, group_size):
+    """Eight devices in groups of one are eight replicas with averaged gradients; in one group of
+    eight, one device with the whole batch."""
+    model = create_model("resnet_20_an_bn1", num_classes=10, dtype=jnp.float64, rngs=nnx.Rngs(0))
+    split = functional.split(model)
+    after, metrics = step_on(parallel.make_mesh(group_size), split)
+    params, stats, loss = replicas(split, 8 // group_size)
+    for found, expected in ((after.params, params), (after.batch_stats, stats)):
+        assert found.keys() == expected.keys()
+        for path, value in expected.items():
+            np.testing.assert_allclose(found[path], value, rtol=1e-9, atol=1e-12, err_msg=path)
+    np.testing.assert_allclose(metrics.loss, loss)
+
+
+class Net(nnx.Module):
+    """Small, with statistics to keep."""
+
+    def __init__(self, dtype):
+        self.norm = BatchNorm(3, dtype=dtype)
+        self.fc = Classifier(12, 10, dtype=dtype, rngs=nnx.Rngs(0))
+
+    def __call__(self, images):
+        return self.fc(self.norm(images)[:, ::8, ::8].reshape(len(images), 12))
+
+
+def run_steps(num_steps=3, dtype=jnp.float32, **options):
+    """Losses of the compiled step on two devices; and the step itself."""
+    mesh = parallel.make_mesh(devices=jax.devices()[:2])
+    split = functional.split(Net(dtype))
+    step = make_train_step(split.definition, SGD, mesh, zoo.Preprocessing(), 10, **options)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 16, 16, 3), np.uint8)
+    arrays = parallel.shard_batch((images, np.arange(8, dtype=np.int32)), mesh)
+    state, losses = parallel.replicate(init_state(split, SGD), mesh), []
+    for _ in range(num_steps):
+        donated = state
+        state, metrics = step(state, *arrays)
+        losses.append(float(metrics.loss))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(donated))
+    return losses, state, step
+
+
+def test_compiled_once_and_the_state_given_back():
+    _, state, step = run_steps()
+    assert step._cache_size() == 1
+    assert int(state.step) == 3
+
+
+def test_bfloat16_keeps_its_state_in_float32():
+    losses, state, _ = run_steps(dtype=jnp.bfloat16)
+    expected, _, _ = run_steps()
+    arrays = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    assert {leaf.dtype for leaf in arrays} == {jnp.dtype(jnp.float32)}
+    np.testing.assert_allclose(losses[0], expected[0], rtol=2e-2)
+    assert losses[0] != expected[0]
+
+
+def test_mixup_and_smoothing_change_the_loss_by_seed():
+    plain, smoothed, mixed, other, again = (
+        run_steps(1, **options)[0][0]
+        for options in (
+            {},
+            {"label_smoothing": 0.1},
+            {"mixup_alpha": 0.2},
+            {"mixup_alpha": 0.2, "seed": 1},
+            {"mixup_alpha": 0.2},
+        )
+    )
+    assert mixed == again
+    assert len({plain, smoothed, mixed, other}) == 4
