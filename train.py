@@ -5,6 +5,7 @@ On several hosts, the same command runs on each; see docs/training.md.
 """
 
 import os
+from logging import getLogger
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -20,7 +21,9 @@ def main(argv) -> int:
     """Returns the exit status."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.WARNING)  # orbax tells a lot at INFO
+    # Of a failed save, orbax would print a traceback for each array besides raising the error.
+    logging.set_verbosity(logging.FATAL)
+    getLogger("asyncio").setLevel("CRITICAL")
     return exit_status(run)
 
 

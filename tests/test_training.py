@@ -268,6 +268,21 @@ def test_the_best_of_a_run_is_kept_beside_the_last(tmp_path):
     assert best_step(workdir) == 2
 
 
+def test_a_disk_that_is_too_full_for_a_checkpoint(tmp_path, monkeypatch):
+    """Said before anything is written; what was saved before stays."""
+    split = functional.split(create_model("resnet_20_bn", num_classes=10))
+    state = init_state(split, optimizer.sgd(0.1, 0.9, 1e-4))
+    with TrainCheckpoints(epath.Path(tmp_path), keep=2) as checkpoints:
+        checkpoints.save(1, state)
+        checkpoints.wait()
+        usage = shutil.disk_usage(tmp_path)._replace(free=1_500_000)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        message = r"cannot write to .*: 2 MB needed, 2 MB free; the last good checkpoint is step 1"
+        with pytest.raises(InputError, match=message):
+            checkpoints.save(2, state)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
+
+
 def test_a_profile_on_request(tmp_path, capsys):
     loop.train(
         config(batch_size=96, num_epochs=1, warmup_epochs=0, profile_steps=2), tmp_path / "run"

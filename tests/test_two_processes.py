@@ -1,43 +1,16 @@
 """The suite in two processes: the same numbers, and an end together."""
 
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 
-from tests import fake_archives, reference
+from tests import fake_archives
+from tests.processes import finish, start_two
 from tests.suite import entries
 
 
 def two_processes(*arguments, directories=(None, None)):
-    """Exit statuses and outputs of evaluate.py in two processes of four devices each, which may
-    run in directories of their own."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    environment = {
-        **os.environ,
-        "JAX_COORDINATOR_ADDRESS": address,
-        "JAX_NUM_PROCESSES": "2",
-        "JAX_NUM_CPU_DEVICES": "4",
-    }
-    given = map(str, ("--batch_size", 16, "--allow_partial", *arguments))
-    given = [sys.executable, reference.FIXTURES.parents[1] / "evaluate.py", *given]
-    processes = [
-        subprocess.Popen(
-            given,
-            env={**environment, "JAX_PROCESS_ID": str(i)},
-            cwd=directories[i],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    outputs = [process.communicate(timeout=300) for process in processes]
-    return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
+    """Exit statuses and outputs of evaluate.py in two processes, perhaps in other directories."""
+    given = ("--batch_size", 16, "--allow_partial", *arguments)
+    return finish(*start_two("evaluate.py", *given, directories=directories))
 
 
 def test_two_processes(tmp_path, small_checkpoint, archives, evaluated):

@@ -1,12 +1,14 @@
 """Training checkpoints: the last ones, from which a run resumes, and the best, which it is for."""
 
 import contextlib
+import shutil
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
+from an_jax import parallel
 from an_jax.checkpoint import BEST, RANKINGS, STEPS, WEIGHTS
 from an_jax.errors import InputError
 from an_jax.training.step import TrainState
@@ -58,6 +60,7 @@ class TrainCheckpoints:
             OPTIMIZER: ocp.args.StandardSave(optimizer),
         }
         with self._explaining():
+            self._check_room(_items(state))
             self._last.save(step, args=ocp.args.Composite(**args))
 
     def save_best(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
@@ -69,6 +72,7 @@ class TrainCheckpoints:
         weights, _ = _items(state)
         args = ocp.args.Composite(**{WEIGHTS: ocp.args.StandardSave(weights)})
         with self._explaining():
+            self._check_room(weights)
             if step not in self._best.all_steps():
                 self._best.save(step, args=args, metrics=metrics)
             self._best.wait_until_finished()
@@ -97,8 +101,9 @@ class TrainCheckpoints:
         try:
             restored = self._last.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax and tensorstore raise many types for damaged files
+            reason = " ".join(str(error).split())[:300]
             raise InputError(
-                f"{self._last.directory / str(step)} cannot be read: {_reason(error)}; "
+                f"{self._last.directory / str(step)} cannot be read: {reason}; "
                 "remove it to go on from an earlier step"
             ) from error
         return TrainState(**restored[WEIGHTS], **restored[OPTIMIZER])
@@ -108,13 +113,28 @@ class TrainCheckpoints:
         steps = ocp.utils.checkpoint_steps(self._last.directory)
         return f"the last good checkpoint is step {max(steps)}" if steps else "none is saved yet"
 
+    def _check_room(self, arrays) -> None:
+        """Raises InputError if the disk is too full for them: sooner than in the middle."""
+        if not str(self._last.directory).startswith("/"):
+            return  # gs:// has no end
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+
+        def check():
+            free = shutil.disk_usage(self._last.directory).free
+            if free < 1.1 * needed:
+                raise OSError(f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free")
+
+        parallel.on_main_process(check)
+
     @contextlib.contextmanager
     def _explaining(self):
         try:
             yield
         except Exception as error:  # a full disk comes as any of many types
+            # What the system said comes last, after a page about who wrote what.
+            reason = " ".join(str(error).split()).split(" [")[0].rpartition(": ")[2]
             raise InputError(
-                f"cannot write to {self._last.directory.parent}: {_reason(error)}; "
+                f"cannot write to {self._last.directory.parent}: {reason}; "
                 f"{self.last_whole()}: make room and start again to go on from it"
             ) from error
 
@@ -135,7 +155,3 @@ def _items(state: TrainState) -> tuple[dict, dict]:
     """What goes into the items WEIGHTS and OPTIMIZER."""
     weights = {"params": state.params, "batch_stats": state.batch_stats}
     return weights, {"step": state.step, "opt_state": state.opt_state}
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -1,0 +1,40 @@
+"""Commands in processes of their own, several of which may form one job."""
+
+import os
+import socket
+import subprocess
+import sys
+
+from tests.reference import FIXTURES
+
+ROOT = FIXTURES.parents[1]
+
+
+def start(script: str, *arguments, devices: int = 8, cwd=None, **environment) -> subprocess.Popen:
+    """Starts a script of the repository on so many CPU devices."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / script, *map(str, arguments)],
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), **environment},
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_two(script: str, *arguments, directories=(None, None)) -> list[subprocess.Popen]:
+    """Starts a job of two processes of four devices each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    job = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [
+        start(script, *arguments, devices=4, cwd=directories[i], **job, JAX_PROCESS_ID=str(i))
+        for i in range(2)
+    ]
+
+
+def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
+    """Waits; exit status, standard output and standard error of each."""
+    outputs = [process.communicate(timeout=300) for process in processes]
+    return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]

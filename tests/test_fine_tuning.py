@@ -1,0 +1,130 @@
+"""One's own class folders: trained on from a checkpoint of other classes, and from nothing."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from an_jax import functional, load_model, zoo
+from an_jax.checkpoint import ModelCard
+from an_jax.data import digits
+from an_jax.data.train_sets import open_train_set
+from an_jax.errors import InputError
+from an_jax.training import curves, loop
+from an_jax.training.fine_tune import initial_weights
+from configs import digits as digits_config
+from configs import imagenet
+from tests.pictures import decode, encode
+from tests.small_model import random_split, save, softmax_of
+
+NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+FEW = {"num_epochs": 2, "warmup_epochs": 0, "batch_size": 16, "bn_group_size": 8}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Digits as JPEGs of 64 px, sorted into folders by their English names."""
+    root = tmp_path_factory.mktemp("own")
+    for split, name, count in (("train", "train", 640), ("test", "val", 160)):
+        source = digits.open_digits(split)
+        for i in range(count):
+            path = root / name / NAMES[source.labels[i]] / f"{i:04d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(decode(source.encoded[i]).repeat(2, 0).repeat(2, 1)))
+    return root
+
+
+def config(folder, **changes):
+    result = digits_config.get_config("bn")
+    result.update(FEW | {"dataset": "folder", "data_dir": str(folder)} | changes)
+    return result
+
+
+def test_classes_are_the_folders_by_name(folder):
+    train_set = open_train_set("folder", f"{folder}/")
+    assert train_set.classes == sorted(NAMES)
+    assert train_set.num_classes == 10
+    for source in (train_set.source, train_set.val_source):
+        for name, label in zip(source.filenames, source.labels, strict=True):
+            assert name.split("/")[0] == train_set.classes[label]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (["train/a/x.jpg", "train/b/x.jpg"], "no val/ in .*: expected DATA/train/CLASS/IMAGE"),
+        (["val/a/x.jpg"], "no train/ in"),
+        (["train/a/x.jpg", "val/a/x.jpg"], "has 1 class folders; training needs at least 2"),
+        (["train/a/x.jpg", "train/b/x.jpg", "val/c/x.jpg"], "folders that are none of the 2"),
+        (["train/a/x.txt", "train/b/x.txt", "val/a/x.jpg"], "train holds no images"),
+    ],
+)
+def test_folders_that_will_not_do(tmp_path, make, message):
+    for name in make:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=message):
+        open_train_set("folder", str(tmp_path))
+
+
+def test_imagenet_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"expected class folders in imagenet-1k/train/ or a tfds"):
+        open_train_set("imagenet", str(tmp_path))
+
+
+def test_from_a_checkpoint_of_other_classes(folder, tmp_path):
+    """End to end: all but the head is the checkpoint's; what comes out says what was logged."""
+    checkpoint = save(tmp_path / "pretrained")
+    run = epath.Path(tmp_path / "run")
+    loop.train(config(folder, init_from=str(checkpoint), learning_rate=0.1), run)
+    card = ModelCard.read(run)
+    assert card.num_classes == 10
+    assert card.source == {"trained_on": "folder", "classes": sorted(NAMES)}
+
+    best = max(curves.read_metrics(run), key=lambda line: (line["val_top1"], line["step"]))
+    val = open_train_set("folder", str(folder)).val_source
+    images = [decode((folder / "val" / name).read_bytes()) for name in val.filenames]
+    probabilities = softmax_of(run, images, card.preprocessing)
+    assert np.mean(probabilities.argmax(axis=1) == val.labels) == best["val_top1"]
+    assert best["val_top1"] > 0.3
+
+
+def new(num_classes):
+    return functional.split(zoo.create_model("resnet_20_bn", num_classes=num_classes))
+
+
+def test_all_but_the_head_is_kept(tmp_path):
+    checkpoint, pretrained, ours = save(tmp_path / "c"), random_split(), new(10)
+    split = initial_weights(ours, str(checkpoint), "resnet_20_bn")
+    for path, value in split.params.items():
+        expected = ours if path.startswith("fc.") else pretrained
+        np.testing.assert_array_equal(value, expected.params[path])
+    for path, value in split.batch_stats.items():
+        np.testing.assert_array_equal(value, pretrained.batch_stats[path])
+
+
+def test_with_as_many_classes_the_head_too(tmp_path):
+    split = initial_weights(new(1000), str(save(tmp_path / "c")), "resnet_20_bn")
+    np.testing.assert_array_equal(split.params["fc.bias"], random_split().params["fc.bias"])
+
+
+def test_another_architecture_is_refused(tmp_path):
+    checkpoint = str(save(tmp_path / "c"))
+    with pytest.raises(InputError, match="init_from: .* holds a resnet_20_bn, not a resnet_50_bn"):
+        initial_weights(new(10), checkpoint, "resnet_50_bn")
+
+
+def test_the_recipe_of_imagenet_learns_the_digits(folder, tmp_path):
+    """The configuration of resnet_34_an_bn1, but for smaller images and batches, in bfloat16."""
+    own = imagenet.get_config("resnet_34_an_bn1")
+    own.update({"dataset": "folder", "data_dir": str(folder), "image_size": 64})
+    own.update({"batch_size": 64, "eval_batch_size": 64, "num_epochs": 3, "warmup_epochs": 1})
+    own.update({"crop_scale": (0.6, 1.0), "horizontal_flip": False, "bn_group_size": 8})
+    loop.train(own, tmp_path / "run")
+    epochs = curves.read_metrics(epath.Path(tmp_path / "run"))
+    losses = [line["loss"] for line in epochs]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.8 * losses[0]
+    assert max(line["val_top1"] for line in epochs) > 0.3
+    model = load_model(tmp_path / "run")
+    assert model(jnp.zeros((1, 64, 64, 3))).shape == (1, 10)

@@ -1,0 +1,160 @@
+"""train.py as real processes: killed, preempted, out of disk space, on several hosts."""
+
+import resource
+import shutil
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from an_jax.training.log import read_lines
+from tests.processes import finish, start, start_two
+from tests.test_training import read_last
+
+ARGUMENTS = [
+    "--config=configs/digits.py:bn",
+    "--config.batch_size=240",
+    "--config.num_epochs=3",
+    "--config.warmup_epochs=1",
+    "--config.learning_rate=0.005",  # so that rounding does not grow
+    "--config.log_steps=1",
+]
+NUM_STEPS = 3 * 6
+
+
+def arguments(workdir, *more):
+    return [*ARGUMENTS, f"--workdir={workdir}", *more]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run on eight devices that nothing has interrupted."""
+    workdir = epath.Path(tmp_path_factory.mktemp("runs") / "whole")
+    ((status, _, err),) = finish(start("train.py", *arguments(workdir)))
+    assert status == 0, err
+    return workdir
+
+
+def losses(workdir):
+    """The loss of each step."""
+    lines = read_lines(epath.Path(workdir) / "steps.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, NUM_STEPS + 1))
+    return [line["loss"] for line in lines]
+
+
+def assert_same_bits(workdir, expected):
+    states = read_last(epath.Path(workdir)), read_last(expected)
+    assert int(states[0].step) == NUM_STEPS
+    assert jax.tree.all(jax.tree.map(np.array_equal, *states))
+    assert losses(workdir) == losses(expected)
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def has_step(workdir, step):
+    """Whether the log has come so far."""
+    path = epath.Path(workdir) / "steps.jsonl"
+    return any(line["step"] >= step for line in read_lines(path))
+
+
+def test_killed_again_and_again(whole, tmp_path):
+    """Twice in the middle of a save, once anywhere; it ends with the bits of a run in one piece."""
+    workdir = tmp_path / "run"
+
+    def is_saving():
+        return any("tmp" in path.name for path in workdir.glob("checkpoints/*"))
+
+    done = []
+    for wanted in (3, 9, None):
+        process = start("train.py", *arguments(workdir, "--config.checkpoint_steps=1"))
+        if wanted:
+            wait_for(lambda step=wanted: has_step(workdir, step), process)
+            wait_for(is_saving, process)
+        else:
+            wait_for(lambda: has_step(workdir, 13), process)
+        process.kill()
+        process.communicate()
+        done.append(max(line["step"] for line in read_lines(epath.Path(workdir / "steps.jsonl"))))
+    ((status, out, err),) = finish(
+        start("train.py", *arguments(workdir, "--config.checkpoint_steps=1"))
+    )
+    assert status == 0, err
+    assert "going on after step" in out
+    assert done == sorted(done)
+    assert_same_bits(workdir, whole)
+    assert not is_saving()
+
+
+def test_preempted(whole, tmp_path):
+    """SIGTERM in the middle of an epoch: saved there, a clean end, and nothing is lost."""
+    process = start("train.py", *arguments(tmp_path / "run"))
+    wait_for(lambda: has_step(tmp_path / "run", 8), process)
+    process.send_signal(signal.SIGTERM)
+    ((status, out, err),) = finish(process)
+    assert status == 0, err
+    assert "Traceback" not in err
+    (said,) = (line for line in out.splitlines() if line.startswith("SIGTERM: saved at step"))
+    step = said.split()[4].rstrip(";")
+    assert 8 <= int(step) < NUM_STEPS
+    ((status, out, err),) = finish(start("train.py", *arguments(tmp_path / "run")))
+    assert status == 0, err
+    assert f"going on after step {step}" in out
+    assert_same_bits(tmp_path / "run", whole)
+
+
+def test_full_disk(whole, tmp_path):
+    """No file may grow beyond what logs need: the checkpoint fails, the one before is kept."""
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    shutil.rmtree(workdir / "checkpoints/18")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        process = start("train.py", *arguments(workdir))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    ((status, _, err),) = finish(process)
+    assert status == 1
+    error = err.splitlines()[-1]
+    assert error.startswith(f"error: cannot write to {workdir}: File too large; ")
+    assert "the last good checkpoint is step 12: make room and start again" in error
+    ((status, out, err),) = finish(start("train.py", *arguments(workdir)))
+    assert status == 0, err
+    assert "going on after step 12" in out
+    assert_same_bits(workdir, whole)
+
+
+def test_two_processes(whole, tmp_path):
+    """The losses are those of one process with all eight devices; one process reads what two
+    have written."""
+    found = finish(*start_two("train.py", *arguments(tmp_path / "run")))
+    assert [status for status, *_ in found] == [0, 0], found
+    assert "epoch   3/3" in found[0][1]
+    assert "epoch" not in found[1][1]
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(whole), rtol=1e-5)
+    states = read_last(epath.Path(tmp_path / "run")), read_last(whole)
+    for path, value in states[1].params.items():
+        np.testing.assert_allclose(states[0].params[path], value, atol=1e-5)
+
+
+def test_two_processes_are_preempted(whole, tmp_path):
+    """One of them hears SIGTERM: both save the same step and end; one process goes on alone."""
+    processes = start_two("train.py", *arguments(tmp_path / "run"))
+    wait_for(lambda: has_step(tmp_path / "run", 4), processes[0])
+    processes[1].send_signal(signal.SIGTERM)
+    found = finish(*processes)
+    assert [status for status, *_ in found] == [0, 0], found
+    assert "SIGTERM: saved at step" in found[0][1]
+    ((status, out, err),) = finish(start("train.py", *arguments(tmp_path / "run")))
+    assert status == 0, err
+    assert "going on after step" in out
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(whole), rtol=1e-5)
