@@ -1,6 +1,7 @@
 """The training step on several devices against the same computed in other, simpler ways."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -123,6 +124,20 @@ def test_bfloat16_keeps_its_state_in_float32():
     assert {leaf.dtype for leaf in arrays} == {jnp.dtype(jnp.float32)}
     np.testing.assert_allclose(losses[0], expected[0], rtol=2e-2)
     assert losses[0] != expected[0]
+
+
+def test_what_devices_exchange_is_float32():
+    """Gradients above all: averaged in bfloat16 over many devices, they would lose much."""
+    split = functional.split(zoo.abstract_model("resnet_20_an_bn1", dtype=jnp.bfloat16))
+    step = make_train_step(
+        split.definition, SGD, parallel.make_mesh(2), zoo.Preprocessing(), 1000, mixup_alpha=0.2
+    )
+    state = jax.eval_shape(lambda: init_state(split, SGD))
+    images = jax.ShapeDtypeStruct((16, 32, 32, 3), jnp.uint8)
+    program = str(jax.make_jaxpr(step)(state, images, jax.ShapeDtypeStruct((16,), jnp.int32)))
+    sums = [line for line in program.splitlines() if re.search(r"= psum\w*\[", line)]
+    assert len(sums) > 20
+    assert not any("bf16" in line for line in sums)
 
 
 def test_mixup_and_smoothing_change_the_loss_by_seed():

@@ -63,13 +63,15 @@ def train_step(definition, optimizer, state: TrainState, images, targets, dropou
             definition, params, state.batch_stats, images, dropout_key, axis_name=MEMBER
         )
         is_correct = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
-        metrics = Metrics(cross_entropy(logits, targets), jnp.mean(is_correct, dtype=jnp.float32))
-        # The loss is the mean over all devices; so are, thereby, its gradients.
-        metrics = lax.pmean(metrics, AXES)
-        batch_stats = lax.pmean(batch_stats, GROUP)  # the same within a group already
-        return metrics.loss, (batch_stats, metrics)
+        loss = cross_entropy(logits, targets)
+        return loss, (batch_stats, Metrics(loss, jnp.mean(is_correct, dtype=jnp.float32)))
 
-    gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+    # Each device differentiates by parameters of its own, so that gradients are averaged here, in
+    # float32; otherwise that would happen in the dtype of the computation.
+    params = lax.pcast(state.params, AXES, to="varying")
+    gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
+    gradients, metrics = lax.pmean((gradients, metrics), AXES)
+    batch_stats = lax.pmean(batch_stats, GROUP)  # the same within a group already
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
