@@ -15,7 +15,7 @@ from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.evaluation.metrics import real_accuracy
-from an_jax.training import curves, loop, optimizer
+from an_jax.training import curves, loop, optimizer, validation
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.log import read_lines
 from an_jax.training.step import init_state
@@ -133,12 +133,12 @@ def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, m
 def test_an_epoch_that_was_not_evaluated_any_more(finished, tmp_path, monkeypatch):
     """Trained and saved, then killed: only the evaluation is made up for."""
 
-    def die(run):
+    def die(*args):
         raise KeyboardInterrupt
 
     workdir = epath.Path(tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "_evaluate", die)
+        patch.setattr(loop.Validation, "__call__", die)
         with pytest.raises(KeyboardInterrupt):
             loop.train(config(), workdir)
     assert not (workdir / "metrics.jsonl").exists()
@@ -316,7 +316,7 @@ def test_imagenet_with_real_labels(tmp_path, archives, monkeypatch):
         seen.append(label_sets)
         return real_accuracy(np.array([[7] * 5] * len(classes)), label_sets, k)
 
-    monkeypatch.setattr(loop, "real_accuracy", spy)
+    monkeypatch.setattr(validation, "real_accuracy", spy)
     workdir = epath.Path(tmp_path / "run")
     few = {"batch_size": 16, "num_epochs": 1, "warmup_epochs": 0}
     loop.train(config(dataset="imagenet", data_dir=str(tmp_path), **few), workdir)

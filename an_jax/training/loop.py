@@ -14,14 +14,10 @@ from tqdm import tqdm
 
 from an_jax import functional, parallel, zoo
 from an_jax.checkpoint import RANKINGS, ModelCard
-from an_jax.data.real_labels import labels_of
 from an_jax.data.train_pipeline import Augmentation, TrainBatch, steps_per_epoch, train_batches
 from an_jax.data.train_sets import TrainSet, open_train_set
 from an_jax.destination import absolute
 from an_jax.errors import InputError
-from an_jax.evaluation.evaluator import Evaluator
-from an_jax.evaluation.metrics import real_accuracy, top_k_accuracy
-from an_jax.evaluation.predictions import ALL
 from an_jax.progress import progress_bar
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.config import check_config
@@ -31,6 +27,7 @@ from an_jax.training.log import RunLog
 from an_jax.training.optimizer import cosine_schedule, sgd
 from an_jax.training.preemption import Preemption
 from an_jax.training.step import init_state, make_train_step
+from an_jax.training.validation import Validation
 from an_jax.training.watch import StepWatch
 from an_jax.training.workdir import open_workdir
 
@@ -114,12 +111,8 @@ class Run:
             mixup_alpha=config.mixup,
             seed=config.seed,
         )
-        self._evaluator = Evaluator(
-            split.definition,
-            card.num_classes,
-            card.preprocessing,
-            config.eval_batch_size,
-            self._mesh,
+        self._validate = Validation(
+            split.definition, card, train_set, config.eval_batch_size, self._mesh
         )
         state = parallel.replicate(init_state(split, optimizer), self._mesh)
         self._state = checkpoints.restore_last(state)
@@ -215,13 +208,14 @@ class Run:
 
     def _end_epoch(self, epoch: int, began: float) -> None:
         """Evaluates; keeps the weights if they are the best so far; logs and draws."""
-        scores = self._evaluate()
-        # Kept before it is logged: an epoch in the log is one that needs no more evaluation.
-        if any(
+        scores = self._validate(self._state.params, self._state.batch_stats)
+        is_best = any(
             score >= max((line.get(name, 0.0) for line in self._log.epochs), default=0.0)
             for name, score in scores.items()
             if name in RANKINGS
-        ):
+        )
+        # Kept before it is logged: an epoch in the log is one that needs no more evaluation.
+        if parallel.agree(is_best):
             self._checkpoints.save_best(self._step, self._state, scores)
         windows = [line for line in self._log.steps if line["epoch"] == epoch + 1]
         weights = [line["steps"] for line in windows]
@@ -251,23 +245,6 @@ class Run:
             f"{line['images_per_second']:.0f} img/s  {left:.1f} min left"
             + (f"  {line['skipped']} images skipped" if line["skipped"] else "")
         )
-
-    def _evaluate(self) -> dict[str, float]:
-        """Accuracies on the validation images, by their own labels and by ReaL's."""
-        predictions = self._evaluator(
-            self._state.params,
-            self._state.batch_stats,
-            self._train_set.val_source,
-            title="val",
-            nested=True,
-        )
-        classes = predictions.classes[ALL]
-        scores = {f"val_top{k}": top_k_accuracy(classes, predictions.labels, k) for k in (1, 5)}
-        if self._train_set.real_labels:
-            names = [name.decode() for name in predictions.filenames]
-            labels = labels_of(names, self._train_set.real_labels)
-            scores |= {f"real_top{k}": real_accuracy(classes, labels, k)[0] for k in (1, 5)}
-        return scores
 
     def _summary(self) -> str:
         best = max(self._log.epochs, key=lambda line: (line["val_top1"], line["step"]))
