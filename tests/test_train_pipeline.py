@@ -1,11 +1,15 @@
 """Training batches: each image once an epoch, a function of (seed, epoch, step), gaps filled."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from an_jax.data.class_index import imagenet_wnids
 from an_jax.data.sources import ImageList, open_tfds
 from an_jax.data.train_pipeline import Augmentation, steps_per_epoch, train_batches
+from an_jax.data.train_sets import open_train_set
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 from tests.fake_tfds import prepare
@@ -58,6 +62,18 @@ def prepared(tmp_path_factory):
     ]
     prepare(data_dir, "imagenet2012", "5.1.0", "train", features, examples, num_shards=4)
     return open_tfds("imagenet2012", "train", str(data_dir))
+
+
+def test_imagenet_as_tfds_prepares_it(prepared, tmp_path):
+    """With the validation images in class folders beside it, as people have them."""
+    shutil.copytree(prepared.builder.data_path.parents[1], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "imagenet-1k/val" / imagenet_wnids()[7] / "ILSVRC2012_val_00000001.JPEG"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(JPEG)
+    train_set = open_train_set("imagenet", str(tmp_path))
+    assert sorted(labels(epoch(train_set.source))[:10]) == list(range(10))
+    assert (len(train_set.val_source), train_set.num_classes) == (1, 1000)
+    assert train_set.real_labels is None
 
 
 @pytest.fixture(params=["list", "tfds"])
