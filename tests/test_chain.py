@@ -30,7 +30,7 @@ def test_train_convert_and_evaluate(tmp_path):
     assert "| digits_an | 0.288 |" in table
 
     epochs = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    best = max(epoch["test_top1"] for epoch in epochs)
+    best = max(epoch["val_top1"] for epoch in epochs)
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert [r["dataset"] for r in results] == datasets.split(",")
     assert results[0]["top1"] == best
