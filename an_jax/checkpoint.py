@@ -19,7 +19,7 @@ from etils import epath
 from flax import nnx
 
 from an_jax import functional, zoo
-from an_jax.destination import absolute, check_destination, replacing
+from an_jax.destination import absolute, check_destination, replacing, write_whole
 from an_jax.errors import InputError
 
 CARD, WEIGHTS, STEPS, BEST = "model.json", "weights", "checkpoints", "best"
@@ -71,7 +71,7 @@ class ModelCard:
     def write(self, checkpoint: str | os.PathLike) -> None:
         """Writes CHECKPOINT/model.json."""
         text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        (epath.Path(checkpoint) / CARD).write_text(text)
+        write_whole(epath.Path(checkpoint) / CARD, text)
 
 
 def is_checkpoint(path: str | os.PathLike) -> bool:

@@ -11,6 +11,13 @@ from etils import epath
 from an_jax.errors import InputError
 
 
+def write_whole(path: epath.Path, content: str | bytes) -> None:
+    """Writes a file that a kill leaves as it was or as it shall be. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.replace(path)
+
+
 def absolute(path: str | os.PathLike) -> epath.Path:
     """The path from the root; one such as gs:// stays as it is."""
     path = epath.Path(path)

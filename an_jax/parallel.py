@@ -40,7 +40,8 @@ def initialize() -> None:
         if variable in os.environ
     }
     try:
-        jax.distributed.initialize(**given)
+        # After an error on one process alone, the others are not to wait for it for long.
+        jax.distributed.initialize(**given, shutdown_timeout_seconds=60)
     except ValueError as error:
         if given or "coordinator_address" not in str(error):
             raise InputError(f"the processes cannot find each other: {error}") from error

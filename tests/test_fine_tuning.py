@@ -79,7 +79,11 @@ def test_from_a_checkpoint_of_other_classes(folder, tmp_path):
     loop.train(config(folder, init_from=str(checkpoint), learning_rate=0.1), run)
     card = ModelCard.read(run)
     assert card.num_classes == 10
-    assert card.source == {"trained_on": "folder", "classes": sorted(NAMES)}
+    assert card.source == {
+        "trained_on": "folder",
+        "num_images": 640,
+        "classes": sorted(NAMES),
+    }
 
     best = max(curves.read_metrics(run), key=lambda line: (line["val_top1"], line["step"]))
     val = open_train_set("folder", str(folder)).val_source

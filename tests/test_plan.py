@@ -86,7 +86,6 @@ def test_the_command_writes_json(monkeypatch, tmp_path, capsys):
         return PLAN
 
     monkeypatch.setattr("an_jax.plan.make_plan", plan)
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     for name in ("TPU_SKIP_MDS_QUERY", "TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.setenv(name, "")
     given = {"config": imagenet.get_config(), "plan": "v5e:4x4", "json": tmp_path / "plan.json"}

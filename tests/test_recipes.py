@@ -135,6 +135,7 @@ def test_an_unknown_model_is_no_configuration():
         ({"label_smoothing": 1.0}, "label_smoothing must be in"),
         ({"mixup": -0.1}, "mixup at least 0"),
         ({"crop_scale": (0.5, 0.1)}, "crop_scale must be two rising numbers"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
         ({"log_steps": 0}, "log_steps must be at least 1, not 0"),
         ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1"),
     ],

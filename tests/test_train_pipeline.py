@@ -173,7 +173,24 @@ def test_corrupt_images_give_their_place_to_others(places, kind):
     assert_equal(epoch(source, first_step=1), batches[1:])
 
 
+def test_a_damaged_file_of_tfds_is_no_corrupt_image(prepared, tmp_path):
+    """What cannot be read at all is not skipped: that would be the rest of the file."""
+    shutil.copytree(prepared.builder.data_path.parents[1], tmp_path, dirs_exist_ok=True)
+    file = max(tmp_path.rglob("*.tfrecord*"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"the training images cannot be read: .*corrupt"):
+        epoch(open_tfds("imagenet2012", "train", str(tmp_path)))
+
+
+def test_a_file_that_has_gone_is_no_corrupt_image(tmp_path):
+    source = ImageList(["a.JPEG"] * 8, np.zeros(8, np.int32), str(tmp_path))
+    with pytest.raises(InputError, match=r"cannot be read: .*a\.JPEG"):
+        epoch(source)
+
+
 def test_a_step_without_any_image_that_can_be_read():
     source, _ = spoil({4, 5, 6, 7}, "empty")
-    with pytest.raises(InputError, match=r"no training image of a step can be read, such as \d"):
+    with pytest.raises(InputError, match=r"no training image of a step can be decoded, such as \d"):
         epoch(source)

@@ -13,6 +13,7 @@ from an_jax import create_model, functional, load_model
 from an_jax.checkpoint import ModelCard, best_step
 from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
+from an_jax.destination import write_whole
 from an_jax.errors import InputError
 from an_jax.evaluation.metrics import real_accuracy
 from an_jax.training import curves, loop, optimizer, validation
@@ -207,6 +208,77 @@ def test_a_loss_that_becomes_nan_names_the_last_good_checkpoint(finished, tmp_pa
         loop.train(config(), workdir)
 
 
+def test_an_update_that_is_no_number_is_not_saved(tmp_path, monkeypatch):
+    """The loss is still finite at a step after which a checkpoint is due."""
+    build = loop.sgd
+
+    def spoilt(*args):
+        update = build(*args)
+
+        def run(gradients, state, params):
+            updates, after = update.update(gradients, state, params)
+            is_sixth = after[1][1].count == 6
+            return jax.tree.map(lambda u: jnp.where(is_sixth, jnp.inf, u), updates), after
+
+        return update._replace(update=run)
+
+    monkeypatch.setattr(loop, "sgd", spoilt)
+    with pytest.raises(InputError, match=r"the loss is nan at step 6 .*the last good .* is step 4"):
+        loop.train(config(checkpoint_steps=2), tmp_path / "run")
+
+
+def test_a_step_is_compiled_once_also_after_a_resume(finished, tmp_path, monkeypatch):
+    workdir, steps, make = tmp_path / "run", [], loop.make_train_step
+    shutil.copytree(finished, workdir)
+    shutil.rmtree(workdir / "checkpoints/12")
+
+    def kept(*args, **options):
+        steps.append(make(*args, **options))
+        return steps[-1]
+
+    monkeypatch.setattr(loop, "make_train_step", kept)
+    loop.train(config(), workdir)
+    assert steps[0]._cache_size() == 1
+
+
+def test_other_data_are_not_mixed_into_a_run(finished, monkeypatch):
+    opened = loop.open_train_set("digits", "")
+    source = opened.source
+    fewer = ImageList(source.filenames[:-1], source.labels[:-1], encoded=source.encoded[:-1])
+    less = loop.dataclasses.replace(opened, source=fewer)
+    monkeypatch.setattr(loop, "open_train_set", lambda *args: less)
+    before = (finished / "model.json").read_text()
+    with pytest.raises(InputError, match="holds a run on other data: the number of images"):
+        loop.train(config(), finished)
+    assert (finished / "model.json").read_text() == before
+
+
+def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
+    """At any of its writes: the next start is not confused by what it finds."""
+    card = ModelCard("resnet_20_bn", 10, loop.zoo.Preprocessing(), {})
+    for die_at in (0, 1):
+        workdir, count = epath.Path(tmp_path / str(die_at)), iter(range(9))
+
+        def write(path, content, die_at=die_at, count=count):
+            if next(count) == die_at:
+                raise KeyboardInterrupt
+            write_whole(path, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("an_jax.training.workdir.write_whole", write)
+            patch.setattr("an_jax.checkpoint.write_whole", write)
+            with pytest.raises(KeyboardInterrupt):
+                open_workdir(workdir, config(), card)
+        open_workdir(workdir, config(), card)
+        assert ModelCard.read(workdir) == card
+
+
+def test_a_picture_that_cannot_be_written_ends_no_training(tmp_path, capsys):
+    (tmp_path / "run/curves.png").mkdir(parents=True)
+    loop.train(config(num_epochs=1, warmup_epochs=0), tmp_path / "run")
+    assert "curves.png cannot be written" in capsys.readouterr().out
+
+
 def test_another_configuration_is_not_mixed_into_a_run(finished):
     before = (finished / "config.json").read_text()
     with pytest.raises(InputError, match=r"another configuration \(seed 0 -> 1\)"):
@@ -287,7 +359,7 @@ def test_a_profile_on_request(tmp_path, capsys):
     loop.train(
         config(batch_size=96, num_epochs=1, warmup_epochs=0, profile_steps=2), tmp_path / "run"
     )
-    assert "profile of 2 steps written" in capsys.readouterr().out
+    assert "profile written to" in capsys.readouterr().out
     assert list((tmp_path / "run/profile").rglob("*.xplane.pb"))
 
 
@@ -300,9 +372,9 @@ def test_corrupt_images_are_counted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "open_train_set", lambda *args: spoilt)
     loop.train(config(num_epochs=1, warmup_epochs=0), tmp_path / "run")
     assert curves.read_metrics(epath.Path(tmp_path / "run"))[0]["skipped"] == 2
-    printed = capsys.readouterr().out
-    assert "skipped: train/0005.png is corrupt or no image" in printed
-    assert "2 images skipped" in printed
+    printed = capsys.readouterr()
+    assert "skipped: train/0005.png is corrupt or no image" in printed.err
+    assert "2 images skipped" in printed.out
 
 
 def test_imagenet_with_real_labels(tmp_path, archives, monkeypatch):

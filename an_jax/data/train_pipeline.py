@@ -74,7 +74,7 @@ def train_batches(
             even read.
 
     Raises:
-        InputError: none of the images of a batch could be read.
+        InputError: a file cannot be read at all, or none of the images of a batch be decoded.
     """
     b = rows.stop - rows.start
     steps = steps_per_epoch(len(source), batch_size)
@@ -104,18 +104,39 @@ def train_batches(
         )
         return {"image": image, "label": example["label"], "position": position}
 
+    def prepare_all(examples, positions):
+        dataset = tf.data.Dataset.from_tensor_slices((examples, positions))
+        return dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+
     dataset = tf.data.Dataset.zip(examples, tf.data.Dataset.from_tensor_slices(positions.ravel()))
-    dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-    batches = dataset.batch(b).prefetch(2).as_numpy_iterator()
+    # Errors are ignored for each batch by itself, and so that those of reading are not.
+    dataset = (
+        dataset.batch(b)
+        .prefetch(2)
+        .interleave(
+            prepare_all, cycle_length=2, block_length=b, num_parallel_calls=2, deterministic=True
+        )
+    )
+    batches = _read(dataset.batch(b).prefetch(2))
     for expected, batch in zip(positions, _by_step(batches, positions), strict=True):
         found = positions[:0] if batch is None else batch["position"]
         lost = np.setdiff1d(expected, found)
         if len(lost) == b:
-            raise InputError(f"no training image of a step can be read, such as {name(lost[0])}")
+            raise InputError(f"no training image of a step can be decoded, such as {name(lost[0])}")
         if len(lost):  # its place goes to the next good row
             replacing = np.searchsorted(found, expected) % len(found)
             batch = {key: values[replacing] for key, values in batch.items()}
         yield TrainBatch(batch["image"], batch["label"], [name(p) for p in lost])
+
+
+def _read(dataset: tf.data.Dataset) -> Iterator[Batch]:
+    """The batches. Raises InputError where a file cannot be read at all."""
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        # What the file system said comes last, after a page about the pipeline.
+        reason = error.message.splitlines()[0].split(" [[")[0].rpartition(": ")[2]
+        raise InputError(f"the training images cannot be read: {reason}") from error
 
 
 def _by_step(batches: Iterator[Batch], steps: np.ndarray) -> Iterator[Batch | None]:

@@ -73,8 +73,9 @@ class TrainCheckpoints:
         args = ocp.args.Composite(**{WEIGHTS: ocp.args.StandardSave(weights)})
         with self._explaining():
             self._check_room(weights)
+            self._last.wait_until_finished()  # the best is never ahead of what a run goes on from
             if step not in self._best.all_steps():
-                self._best.save(step, args=args, metrics=metrics)
+                self._best.save(step, args=args, metrics=metrics, force=True)
             self._best.wait_until_finished()
 
     def wait(self) -> None:
@@ -82,13 +83,18 @@ class TrainCheckpoints:
         with self._explaining():
             self._last.wait_until_finished()
 
+    @property
+    def last_step(self) -> int | None:
+        """The step of the last checkpoint; None if there is none."""
+        return self._last.latest_step()
+
     def restore_last(self, state: TrainState) -> TrainState:
         """The last state saved, placed like the given one; the given one if there is none.
 
         Raises:
             InputError: the files are damaged.
         """
-        step = self._last.latest_step()
+        step = self.last_step
         if step is None:
             return state
         weights, optimizer = jax.tree.map(
@@ -109,7 +115,9 @@ class TrainCheckpoints:
         return TrainState(**restored[WEIGHTS], **restored[OPTIMIZER])
 
     def last_whole(self) -> str:
-        """What to call the last checkpoint that is wholly on disk."""
+        """What to call the last checkpoint that is wholly on disk, once that being written is."""
+        with contextlib.suppress(Exception):  # this one is not
+            self._last.wait_until_finished()
         steps = ocp.utils.checkpoint_steps(self._last.directory)
         return f"the last good checkpoint is step {max(steps)}" if steps else "none is saved yet"
 

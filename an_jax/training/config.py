@@ -58,6 +58,8 @@ def check_config(config: ml_collections.ConfigDict, num_devices: int) -> None:
         raise InputError("label_smoothing must be in [0, 1), and mixup at least 0")
     if len(config.crop_scale) != 2 or not 0 < config.crop_scale[0] <= config.crop_scale[1] <= 1:
         raise InputError("crop_scale must be two rising numbers above 0 and up to 1")
+    if config.seed < 0:
+        raise InputError(f"seed must be at least 0, not {config.seed}")
     for field in ("image_size", "eval_batch_size", "log_steps", "checkpoint_steps"):
         if config[field] < 1:
             raise InputError(f"{field} must be at least 1, not {config[field]}")

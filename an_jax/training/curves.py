@@ -6,6 +6,7 @@ import sys
 
 from etils import epath
 
+from an_jax.destination import write_whole
 from an_jax.errors import InputError, exit_status
 from an_jax.training.log import EPOCHS, read_lines
 
@@ -48,7 +49,7 @@ def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)
-    path.write_bytes(picture.getvalue())
+    write_whole(path, picture.getvalue())
     pyplot.close(figure)
 
 

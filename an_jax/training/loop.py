@@ -25,11 +25,11 @@ from an_jax.training.curves import plot_curves
 from an_jax.training.fine_tune import initial_weights
 from an_jax.training.log import RunLog
 from an_jax.training.optimizer import cosine_schedule, sgd
-from an_jax.training.preemption import Preemption
+from an_jax.training.preemption import Preempted, Preemption
 from an_jax.training.step import init_state, make_train_step
 from an_jax.training.validation import Validation
 from an_jax.training.watch import StepWatch
-from an_jax.training.workdir import open_workdir
+from an_jax.training.workdir import CONFIG, open_workdir
 
 PROFILE_AFTER = 10  # steps of a start
 
@@ -53,12 +53,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
     preprocessing = dataclasses.replace(
         zoo.get_architecture(config.model).preprocessing, image_size=config.image_size
     )
-    source = {"trained_on": config.dataset}
+    source = {"trained_on": config.dataset, "num_images": len(train_set.source)}
     if train_set.classes:
         source["classes"] = list(train_set.classes)
     card = ModelCard(config.model, train_set.num_classes, preprocessing, source)
     workdir = absolute(workdir)
     parallel.on_main_process(lambda: open_workdir(workdir, config, card))
+    _check_shared(workdir, config)
     with TrainCheckpoints(workdir, config.keep_checkpoints) as checkpoints:
         Run(config, workdir, card, train_set, checkpoints)()
 
@@ -73,6 +74,16 @@ def _open_train_set(config) -> TrainSet:
         error = found
     parallel.check_agreement(train_set.fingerprint if train_set else "", error)
     return train_set
+
+
+def _check_shared(workdir, config) -> None:
+    """Raises InputError unless all processes have the same configuration and working directory."""
+    written, error = "", None
+    try:
+        written = (workdir / CONFIG).read_text()
+    except OSError as found:
+        error = InputError(f"{workdir} must be one place for all processes: {found}")
+    parallel.check_agreement(config.to_json() + written, error)
 
 
 class Run:
@@ -96,7 +107,7 @@ class Run:
             config.model, num_classes=card.num_classes, dtype=dtype, rngs=nnx.Rngs(config.seed)
         )
         split = functional.split(model)
-        if config.init_from:
+        if config.init_from and checkpoints.last_step is None:
             split = initial_weights(split, config.init_from, config.model)
         peak = config.learning_rate * config.batch_size / 256
         schedule = cosine_schedule(peak, self._steps, config.num_epochs, config.warmup_epochs)
@@ -117,6 +128,7 @@ class Run:
         state = parallel.replicate(init_state(split, optimizer), self._mesh)
         self._state = checkpoints.restore_last(state)
         self._step = self._start = int(self._state.step)  # updates made
+        self._profiling = False
         self._log = RunLog(workdir, self._step, writes=parallel.is_main_process())
         self._say(
             f"{config.model}: {functional.count(split.params) / 1e6:.3f} M parameters; "
@@ -143,27 +155,35 @@ class Run:
 
     def __call__(self) -> None:
         """Trains to the end, or to SIGTERM."""
-        with Preemption() as preemption, self._progress:
-            evaluated = parallel.agree(any(line["step"] == self._step for line in self._log.epochs))
-            # An epoch may have been trained and saved, but not evaluated any more.
-            first = (self._step - (not evaluated and self._step > 0)) // self._steps
-            for epoch in range(first, self._config.num_epochs):
-                began = time.perf_counter()
-                for batch in self._batches(epoch):
-                    self._update(epoch, batch)
-                    is_last = self._step == (epoch + 1) * self._steps
-                    stop = preemption.requested(self._step)
-                    if stop or is_last or self._step % self._config.checkpoint_steps == 0:
-                        self._watch.drain()
-                        self._checkpoints.save(self._step, self._state)
-                    if stop:
-                        self._checkpoints.wait()
-                        self._say(
-                            f"SIGTERM: saved at step {self._step}; the same command goes on there"
-                        )
-                        return
-                self._end_epoch(epoch, began)
-        self._say(self._summary())
+        try:
+            with Preemption() as preemption, self._progress:
+                self._train(preemption)
+            self._say(self._summary())
+        except Preempted:
+            self._checkpoints.wait()
+            self._say(f"SIGTERM: saved at step {self._step}; the same command goes on there")
+        finally:
+            if self._profiling:
+                self._stop_profile()
+
+    def _train(self, preemption: Preemption) -> None:
+        evaluated = parallel.agree(any(line["step"] == self._step for line in self._log.epochs))
+        # An epoch may have been trained and saved, but not evaluated any more.
+        first = (self._step - (not evaluated and self._step > 0)) // self._steps
+        for epoch in range(first, self._config.num_epochs):
+            began = time.perf_counter()
+            for batch in self._batches(epoch):
+                self._update(epoch, batch)
+                is_last = self._step == (epoch + 1) * self._steps
+                stop = preemption.requested(self._step)
+                if stop or is_last or self._step % self._config.checkpoint_steps == 0:
+                    self._watch.drain()
+                    self._checkpoints.save(self._step, self._state)
+                if stop:
+                    raise Preempted
+            with preemption.at_once():
+                scores = self._validate(self._state.params, self._state.batch_stats)
+            self._end_epoch(epoch, scores, began)
 
     def _batches(self, epoch: int) -> Iterator[TrainBatch]:
         config, first_step = self._config, self._step - epoch * self._steps
@@ -198,17 +218,21 @@ class Run:
 
     def _profile(self) -> None:
         """Starts and stops the profiler of this process; all do so at the same steps."""
-        step, path = self._step - self._start, str(self._workdir / "profile")
+        step = self._step - self._start
         if step == PROFILE_AFTER:
-            jax.profiler.start_trace(path)
+            jax.profiler.start_trace(str(self._workdir / "profile"))
+            self._profiling = True
         elif step == PROFILE_AFTER + self._config.profile_steps:
             self._watch.drain()
-            jax.profiler.stop_trace()
-            self._say(f"profile of {self._config.profile_steps} steps written to {path}")
+            self._stop_profile()
 
-    def _end_epoch(self, epoch: int, began: float) -> None:
-        """Evaluates; keeps the weights if they are the best so far; logs and draws."""
-        scores = self._validate(self._state.params, self._state.batch_stats)
+    def _stop_profile(self) -> None:
+        self._profiling = False
+        jax.profiler.stop_trace()
+        self._say(f"profile written to {self._workdir / 'profile'}")
+
+    def _end_epoch(self, epoch: int, scores: dict[str, float], began: float) -> None:
+        """Keeps the weights if they are the best so far; logs and draws."""
         is_best = any(
             score >= max((line.get(name, 0.0) for line in self._log.epochs), default=0.0)
             for name, score in scores.items()
@@ -219,23 +243,27 @@ class Run:
             self._checkpoints.save_best(self._step, self._state, scores)
         windows = [line for line in self._log.steps if line["epoch"] == epoch + 1]
         weights = [line["steps"] for line in windows]
-        mean = {
-            key: float(np.average([line[key] for line in windows], weights=weights))
-            for key in ("loss", "top1", "images_per_second")
-        }
+        loss, top1 = (
+            float(np.average([line[key] for line in windows], weights=weights))
+            for key in ("loss", "top1")
+        )
+        rates = [line["images_per_second"] for line in windows if line["images_per_second"]]
         line = {
             "epoch": epoch + 1,
             "step": self._step,
-            "loss": mean["loss"],
-            "train_top1": mean["top1"],
+            "loss": loss,
+            "train_top1": top1,
             **scores,
             "learning_rate": windows[-1]["learning_rate"],
-            "images_per_second": round(mean["images_per_second"], 1),
-            "skipped": parallel.total(sum(line["skipped"] for line in windows)),
+            "images_per_second": round(float(np.mean(rates or 0.0)), 1),
+            "skipped": parallel.total(self._watch.take_skipped()),
         }
         self._log.add_epoch(line)
         if parallel.is_main_process():
-            plot_curves([self._workdir], self._workdir / "curves.png")
+            try:
+                plot_curves([self._workdir], self._workdir / "curves.png")
+            except OSError as error:  # no reason to end a training
+                self._say(f"curves.png cannot be written: {error}")
         left = (self._config.num_epochs - epoch - 1) * (time.perf_counter() - began) / 60
         real = f"  ReaL {100 * line['real_top1']:.1f} %" if "real_top1" in line else ""
         self._say(

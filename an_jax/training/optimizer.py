@@ -1,6 +1,7 @@
 """SGD with momentum and the learning-rate schedule of the papers' recipe."""
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 FINAL_LEARNING_RATE = 1e-6
@@ -24,10 +25,11 @@ def cosine_schedule(
     decay = (num_epochs - warmup_epochs) * steps_per_epoch
 
     def schedule(step):
+        xp = np if isinstance(step, int) else jnp  # the host asks without waiting for the device
         rise = peak / 100 * (1 + 99 * step / max(warmup, 1))
-        cosine = (1 + jnp.cos(jnp.pi * (step - warmup) / decay)) / 2
+        cosine = (1 + xp.cos(xp.pi * (step - warmup) / decay)) / 2
         fall = FINAL_LEARNING_RATE + (peak - FINAL_LEARNING_RATE) * cosine
-        return jnp.where(step <= warmup, rise, fall) if warmup else fall
+        return xp.where(step <= warmup, rise, fall) if warmup else fall
 
     return schedule
 

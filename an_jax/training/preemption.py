@@ -1,9 +1,15 @@
 """SIGTERM, with which clusters announce that a machine goes: heard, and answered between steps."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
+
+
+class Preempted(Exception):
+    """Time to stop; everything is saved or being saved."""
 
 
 class Preemption:
@@ -14,7 +20,7 @@ class Preemption:
     """
 
     def __init__(self):
-        self._heard = False
+        self._heard = self._at_once = False
         self._before = None
 
     def __enter__(self) -> "Preemption":
@@ -28,9 +34,22 @@ class Preemption:
 
     def _hear(self, number, frame) -> None:
         self._heard = True
+        if self._at_once:
+            raise Preempted
 
     def requested(self, step: int) -> bool:
         """Whether to save and stop now; to be asked after every step, by every process."""
         if jax.process_count() == 1:
             return self._heard
         return multihost_utils.reached_preemption_sync_point(step)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While nothing can be lost, a single process stops wherever it is: raises Preempted."""
+        self._at_once = True
+        try:
+            if self._heard:
+                raise Preempted
+            yield
+        finally:
+            self._at_once = False

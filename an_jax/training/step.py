@@ -55,7 +55,7 @@ def train_step(definition, optimizer, state: TrainState, images, targets, dropou
         dropout_key: this device's; with None nothing is dropped.
 
     Returns:
-        The new state and the Metrics.
+        The new state and the Metrics, whose loss is NaN also if the update is not finite.
     """
 
     def loss_fn(params):
@@ -74,6 +74,9 @@ def train_step(definition, optimizer, state: TrainState, images, targets, dropou
     batch_stats = lax.pmean(batch_stats, GROUP)  # the same within a group already
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    # A state that is no number shall show at once, before it is saved.
+    is_finite = jnp.isfinite(optax.tree.norm(updates))
+    metrics = metrics._replace(loss=jnp.where(is_finite, metrics.loss, jnp.nan))
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
 

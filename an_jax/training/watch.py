@@ -1,6 +1,7 @@
 """What is seen of the steps of a run while it runs: progress, rate, losses that are no numbers."""
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -46,7 +47,12 @@ class StepWatch:
         """Counts and names images that could not be read."""
         self._skipped += len(names)
         for name in names:
-            tqdm.write(f"skipped: {name} is corrupt or no image")
+            tqdm.write(f"skipped: {name} is corrupt or no image", file=sys.stderr)
+
+    def take_skipped(self) -> int:
+        """How many there were since this was last asked, in this process."""
+        count, self._skipped = self._skipped, 0
+        return count
 
     def add(self, epoch: int, step: int, metrics: Metrics) -> None:
         """Takes the metrics of a step that has been dispatched; `step` counts it already.
@@ -96,7 +102,6 @@ class StepWatch:
             "top1": float(np.mean(top1s)),
             "learning_rate": float(self._schedule(steps[-1] - 1)),
             "images_per_second": round(images / (now - since), 1) if images else 0.0,
-            "skipped": self._skipped,
         }
         self._log.add_steps(line)
-        self._window, self._clock, self._skipped = [], (now, steps[-1]), 0
+        self._window, self._clock = [], (now, steps[-1])

@@ -6,12 +6,14 @@ import ml_collections
 from etils import epath
 
 from an_jax.checkpoint import CARD, STEPS, ModelCard
+from an_jax.destination import write_whole
 from an_jax.errors import InputError
 
 CONFIG = "config.json"
-# What a resumed run may have otherwise: it changes nothing in what is trained.
+# What a resumed run may have otherwise: where it runs and what is seen of it.
 CHANGEABLE = {
     "data_dir",
+    "bn_group_size",
     "eval_batch_size",
     "log_steps",
     "checkpoint_steps",
@@ -21,7 +23,7 @@ CHANGEABLE = {
 
 
 def open_workdir(workdir: epath.Path, config: ml_collections.ConfigDict, card: ModelCard) -> None:
-    """Makes the directory, or checks that the run in it is this one.
+    """Makes the directory, or checks that the run in it is this one, on the same data.
 
     Raises:
         InputError: it holds something else, or cannot be written.
@@ -32,17 +34,25 @@ def open_workdir(workdir: epath.Path, config: ml_collections.ConfigDict, card: M
         if not (workdir / CONFIG).exists() and (workdir / CARD).exists():
             raise InputError(f"{workdir} holds a checkpoint, not a run; choose another --workdir")
         if any((workdir / STEPS).glob("[0-9]*")):
-            theirs = json.loads((workdir / CONFIG).read_text())
-            differing = [k for k in ours | theirs if ours.get(k) != theirs.get(k)]
-            if set(differing) - CHANGEABLE:
-                changes = ", ".join(f"{k} {theirs.get(k)} -> {ours.get(k)}" for k in differing)
-                raise InputError(
-                    f"{workdir} holds a run of another configuration ({changes}); "
-                    "choose another --workdir"
-                )
+            _check_same(workdir, ours, card)
+        write_whole(workdir / CONFIG, json.dumps(ours, indent=2) + "\n")
         card.write(workdir)
-        (workdir / CONFIG).write_text(json.dumps(ours, indent=2) + "\n")
     except json.JSONDecodeError as error:
         raise InputError(f"{workdir / CONFIG} is damaged: {error}") from error
     except OSError as error:
         raise InputError(f"cannot write to {workdir}: {error}") from error
+
+
+def _check_same(workdir: epath.Path, ours: dict, card: ModelCard) -> None:
+    theirs = json.loads((workdir / CONFIG).read_text())
+    differing = [k for k in ours | theirs if ours.get(k) != theirs.get(k)]
+    if set(differing) - CHANGEABLE:
+        changes = ", ".join(f"{k} {theirs.get(k)} -> {ours.get(k)}" for k in differing)
+        raise InputError(
+            f"{workdir} holds a run of another configuration ({changes}); choose another --workdir"
+        )
+    if ModelCard.read(workdir) != card:
+        raise InputError(
+            f"{workdir} holds a run on other data: the number of images or the classes are not "
+            f"those in its {CARD}; choose another --workdir"
+        )
