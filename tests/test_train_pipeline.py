@@ -180,13 +180,15 @@ def test_a_damaged_file_of_tfds_is_no_corrupt_image(prepared, tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
     file.write_bytes(content)
-    with pytest.raises(InputError, match=r"the training images cannot be read: .*corrupt"):
+    with pytest.raises(
+        InputError, match=r"the training images cannot be read: corrupted record at \d+"
+    ):
         epoch(open_tfds("imagenet2012", "train", str(tmp_path)))
 
 
 def test_a_file_that_has_gone_is_no_corrupt_image(tmp_path):
     source = ImageList(["a.JPEG"] * 8, np.zeros(8, np.int32), str(tmp_path))
-    with pytest.raises(InputError, match=r"cannot be read: .*a\.JPEG"):
+    with pytest.raises(InputError, match=r"cannot be read: .*a\.JPEG; No such file"):
         epoch(source)
 
 

@@ -108,6 +108,7 @@ def test_preempted(whole, tmp_path):
     assert_same_bits(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_preempted_during_validation(tmp_path):
     """Nothing can be lost there: it ends at once, and the next start evaluates first."""
     own = arguments(tmp_path, "--config.eval_batch_size=8", "--config.num_epochs=2")
@@ -124,6 +125,7 @@ def test_preempted_during_validation(tmp_path):
     assert "epoch   2/2" in out
 
 
+@pytest.mark.slow
 def test_full_disk(whole, tmp_path):
     """No file may grow beyond what logs need: the checkpoint fails, the one before is kept."""
     workdir = tmp_path / "run"

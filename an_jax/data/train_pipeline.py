@@ -1,6 +1,7 @@
 """Batches for training, as NumPy arrays: a function of (seed, epoch, step), prepared ahead."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -135,7 +136,8 @@ def _read(dataset: tf.data.Dataset) -> Iterator[Batch]:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:
         # What the file system said comes last, after a page about the pipeline.
-        reason = error.message.splitlines()[0].split(" [[")[0].rpartition(": ")[2]
+        line = re.sub(r"\{\{.*?\}\} | \[.*", "", error.message.splitlines()[0])
+        reason = line.rpartition(": ")[2]
         raise InputError(f"the training images cannot be read: {reason}") from error
 
 
