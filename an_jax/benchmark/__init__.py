@@ -1,0 +1,1 @@
+"""Speed, beside PyTorch's in the same run."""
