@@ -1,4 +1,4 @@
-"""Convolution, pooling and containers with PyTorch's integer padding, in NHWC."""
+"""Convolution, classifier and container, with PyTorch's integer padding, in NHWC."""
 
 import math
 
@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from an_jax.errors import InputError
+from an_jax.nn.convolution import convolve
 
 
 def at_least_float32(dtype):
@@ -68,14 +68,8 @@ class Conv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [N, H, W, C_in] -> [N, H', W', C_out] in the compute dtype."""
-        return lax.conv_general_dilated(
-            x.astype(self.dtype),
-            self.kernel[...].astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((self.padding, self.padding),) * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
+        kernel = self.kernel[...].astype(self.dtype)
+        return convolve(x.astype(self.dtype), kernel, self.stride, self.padding, self.groups)
 
 
 class Classifier(nnx.Linear):
@@ -104,48 +98,3 @@ class Classifier(nnx.Linear):
             precision=lax.Precision.HIGHEST,
             rngs=rngs,
         )
-
-
-def global_avg_pool(x: jax.Array) -> jax.Array:
-    """Mean over the pixels, [N, H, W, C] -> [N, C] in at least float32."""
-    return jnp.mean(x, axis=(1, 2), dtype=at_least_float32(x.dtype))
-
-
-def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
-    """Largest value of each window; [N, H, W, C] -> [N, H', W', C], sizes rounded down.
-
-    Raises:
-        InputError: no window fits.
-    """
-    _check_size(x, window - 2 * padding)
-    pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    lowest = np.array(-np.inf, x.dtype)
-    return lax.reduce_window(
-        x, lowest, lax.max, (1, window, window, 1), (1, stride, stride, 1), pad
-    )
-
-
-def avg_pool(x: jax.Array) -> jax.Array:
-    """2x2 means at stride 2; [N, H, W, C] -> [N, H // 2, W // 2, C].
-
-    Raises:
-        InputError: no window fits.
-    """
-    _check_size(x, 2)
-    window, zero = (1, 2, 2, 1), np.array(0, x.dtype)
-    return lax.reduce_window(x, zero, lax.add, window, window, "VALID") / 4
-
-
-def avg_pool_ceil(x: jax.Array) -> jax.Array:
-    """2x2 means at stride 2, sizes rounded up; a cell at an odd border averages what it covers."""
-    _, height, width, _ = x.shape
-    window, stride = (1, 2, 2, 1), (1, 2, 2, 1)
-    pad = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
-    total = lax.reduce_window(x, np.array(0, x.dtype), lax.add, window, stride, pad)
-    ones = np.ones((1, height, width, 1), x.dtype)
-    return total / lax.reduce_window(ones, np.array(0, x.dtype), lax.add, window, stride, pad)
-
-
-def _check_size(x, least):
-    if min(x.shape[1:3]) < least:
-        raise InputError(f"maps of {x.shape[1]}x{x.shape[2]} are too small: use larger images")

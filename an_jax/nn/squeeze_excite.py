@@ -3,7 +3,8 @@
 import jax
 from flax import nnx
 
-from an_jax.nn.layers import Sequential, at_least_float32, global_avg_pool
+from an_jax.nn.layers import Sequential, at_least_float32
+from an_jax.nn.pooling import global_avg_pool
 
 
 class SqueezeExcite(nnx.Module):

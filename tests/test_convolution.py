@@ -1,0 +1,91 @@
+"""The forms of convolution and pooling for CPUs: the same numbers as XLA's own operations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from an_jax.nn.convolution import _native, convolve
+from an_jax.nn.pooling import max_pool
+
+# images, height, width, channels in and out, kernel, stride, padding, groups
+CASES = [
+    (2, 9, 8, 3, 4, 3, 1, 1, 1),
+    (32, 56, 7, 3, 4, 3, 2, 1, 1),  # several blocks of images
+    (16, 33, 66, 3, 4, 3, 1, 1, 1),  # several blocks of rows
+    (7, 9, 8, 3, 4, 3, 1, 1, 1),
+    (3, 8, 9, 3, 4, 7, 2, 3, 1),
+    (2, 9, 8, 6, 5, 1, 1, 0, 1),
+    (2, 9, 8, 6, 5, 1, 2, 0, 1),
+    (2, 9, 8, 6, 6, 3, 1, 1, 6),
+    (2, 9, 8, 6, 6, 3, 2, 1, 6),
+    (2, 8, 9, 6, 6, 3, 2, 1, 6),
+    (2, 1, 1, 6, 6, 3, 2, 1, 6),
+    (2, 8, 9, 6, 6, 3, 1, 1, 3),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values_and_gradients_are_those_of_the_native_operation(case):
+    n, height, width, c_in, c_out, size, *options = case
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.standard_normal((n, height, width, c_in)))
+        kernel = jnp.asarray(rng.standard_normal((size, size, c_in // options[2], c_out)))
+        expected, expected_back = jax.vjp(lambda x, k: _native(x, k, *options), x, kernel)
+        found, back = jax.vjp(jax.jit(lambda x, k: convolve(x, k, *options)), x, kernel)
+        gradient = jnp.asarray(rng.standard_normal(expected.shape))
+        for ours, theirs in zip(
+            (found, *back(gradient)), (expected, *expected_back(gradient)), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[7]], ids=["3x3", "1x1", "depthwise"])
+def test_accelerators_get_one_convolution(case):
+    n, height, width, c_in, c_out, size, *options = case
+    x = jax.ShapeDtypeStruct((n, height, width, c_in), jnp.bfloat16)
+    kernel = jax.ShapeDtypeStruct((size, size, c_in // options[2], c_out), jnp.bfloat16)
+
+    def both(x, kernel):
+        y, back = jax.vjp(lambda x, k: convolve(x, k, *options), x, kernel)
+        return y, back(y)
+
+    for platform in ("tpu", "cuda"):
+        text = jax.export.export(jax.jit(both), platforms=[platform])(x, kernel).mlir_module()
+        assert text.count("stablehlo.convolution") == 3  # the output and both gradients
+        assert "dot_general" not in text
+        assert "while" not in text
+
+
+@pytest.mark.parametrize(
+    "case", [(9, 8, 3, 2, 1), (8, 8, 2, 2, 0), (7, 9, 2, 2, 0), (8, 7, 3, 2, 1)], ids=str
+)
+def test_max_pool_and_its_gradient_are_pytorchs_also_on_ties(case):
+    height, width, window, stride, padding = case
+    rng = np.random.default_rng(0)
+    x = np.round(rng.standard_normal((2, height, width, 3))).astype(np.float32)
+    y, back = jax.vjp(jax.jit(lambda x: max_pool(x, window, stride, padding)), x)
+    theirs = torch.tensor(x).permute(0, 3, 1, 2).requires_grad_()
+    expected = torch.nn.functional.max_pool2d(theirs, window, stride, padding)
+    gradient = rng.standard_normal(y.shape).astype(np.float32)
+    expected.backward(torch.tensor(gradient).permute(0, 3, 1, 2))
+    np.testing.assert_array_equal(y, expected.detach().permute(0, 2, 3, 1))
+    np.testing.assert_allclose(back(gradient)[0], theirs.grad.permute(0, 2, 3, 1), atol=1e-6)
+
+
+def test_max_pool_of_an_accelerator():
+    """The native operations are what TPUs and GPUs get, and agree with those of CPUs."""
+    x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    function = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x, 3, 2, 1) ** 2)))
+    text = jax.export.export(function, platforms=["tpu"])(x).mlir_module()
+    assert "select_and_scatter" in text
+
+
+def test_infinities_and_nan_pass_through_max_pool():
+    x = np.full((1, 4, 4, 1), -np.inf, np.float32)
+    x[0, 0, 0] = np.nan
+    y = jax.jit(lambda x: max_pool(x, 2, 2))(x)[0, :, :, 0]
+    assert np.isnan(y[0, 0])
+    assert np.isneginf(y[1, 1])
