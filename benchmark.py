@@ -1,49 +1,170 @@
-"""What training would need: python benchmark.py --plan=v5e:4x4 --config=configs/imagenet.py:MODEL
+"""Measures the models on this machine, and plans their training on TPUs.
 
-Compiles the training step for a TPU topology on any Linux machine with libtpu; see
-docs/training.md. Fields of the configuration can be changed as for train.py.
+    python benchmark.py --models='resnet_50_*'                     inference throughput
+    python benchmark.py --mode=train --models=resnet_50_an_bn2 --against=torch
+    python benchmark.py --mode=data                                input pipelines beside Pillow
+    python benchmark.py --mode=evaluate --models=resnet_50_an_bn2  pipeline and model together
+    python benchmark.py --mode=startup --models=aognet_40m_an      until the first batch is done
+    python benchmark.py --plan=v5e:4x4 --config=configs/imagenet.py:MODEL
+
+docs/benchmarks.md has what came of it, docs/training.md the plans.
 """
 
 import dataclasses
+import fnmatch
 import json
 import os
+import sys
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from an_jax.errors import exit_status
+from an_jax.errors import InputError, exit_status
 
-config_flags.DEFINE_config_file("config", None, "the configuration", lock_config=True)
+MODES = ("infer", "train", "data", "evaluate", "startup")
+
+flags.DEFINE_enum("mode", "infer", MODES, "what is measured")
+flags.DEFINE_list("models", ["resnet_50_bn"], "names or patterns such as 'resnet_50_*'")
+flags.DEFINE_integer("batch_size", None, "images a step; by default 16 on CPUs, else 256", 1)
+flags.DEFINE_integer("image_size", None, "side of the images; by default each model's own", 1)
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "compute dtype")
+flags.DEFINE_enum("against", None, ["torch"], "run the same in PyTorch, by turns")
+flags.DEFINE_bool("torch_compile", False, "run it by torch.compile too; the faster one counts")
+flags.DEFINE_string("images", None, "folder of JPEGs to measure input with")
+flags.DEFINE_integer("repeats", 7, "how often each is timed; the median counts", 1)
+flags.DEFINE_float("seconds", 1.0, "about how long each time lasts", 0.0)
+flags.DEFINE_string("json", None, "file to write every figure to")
+flags.DEFINE_string("csv", None, "file for throughput in timm's columns")
 flags.DEFINE_string("plan", None, "TPU generation and shape, such as v5e:4x4")
-flags.DEFINE_string("json", None, "file to write the figures to")
-flags.mark_flags_as_required(["config", "plan"])
+config_flags.DEFINE_config_file("config", None, "configuration to plan", lock_config=True)
+FLAGS = flags.FLAGS
 
 
 def main(argv) -> int:
     """Returns the exit status."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
+    return exit_status(run_plan if FLAGS.plan else run)
+
+
+def run() -> None:
+    """Raises InputError where the user must mend something."""
+    from an_jax.benchmark.machine import describe_machine
+
+    if FLAGS.csv and FLAGS.mode not in ("infer", "train"):
+        raise InputError("--csv is for the modes infer and train")
+    machine = describe_machine(FLAGS.against == "torch")
+    print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
+    results = {
+        "infer": run_throughput,
+        "train": run_throughput,
+        "data": run_data,
+        "evaluate": run_evaluate,
+        "startup": run_startup,
+    }[FLAGS.mode]()
+    if FLAGS.json:
+        write(FLAGS.json, {"machine": machine, "results": results})
+
+
+def run_throughput() -> list[dict]:
+    """Modes infer and train."""
+    from an_jax.benchmark.throughput import Settings, csv_text, describe, measure_model
+
+    settings = Settings(
+        mode=FLAGS.mode,
+        batch_size=batch_size(),
+        image_size=FLAGS.image_size,
+        dtype=FLAGS.dtype,
+        against_torch=FLAGS.against == "torch",
+        torch_compile=FLAGS.torch_compile,
+        repeats=FLAGS.repeats,
+        seconds=FLAGS.seconds,
+    )
+    results = []
+    for name in names():
+        results.append(measure_model(name, settings, say))
+        print(describe(results[-1]), flush=True)
+    if FLAGS.csv:
+        from an_jax.destination import replacing
+
+        with replacing(FLAGS.csv) as temporary:
+            Path(temporary).write_text(csv_text(results))
+    return [dataclasses.asdict(result) for result in results]
+
+
+def run_data() -> list[dict]:
+    """The two input pipelines beside Pillow."""
+    from an_jax.benchmark.pipelines import measure_pipelines
+
+    return measure_pipelines(FLAGS.images, FLAGS.repeats, FLAGS.seconds, print)
+
+
+def run_evaluate() -> list[dict]:
+    """Pipeline alone, model alone, and both together."""
+    from an_jax.benchmark.pipelines import measure_evaluation
+
+    return [
+        measure_evaluation(
+            name, FLAGS.images, batch_size(), FLAGS.dtype, FLAGS.repeats, FLAGS.seconds, print
+        )
+        for name in names()
+    ]
+
+
+def run_startup() -> list[dict]:
+    """Time from the command to the first evaluated batch."""
+    from an_jax.benchmark.startup import measure_startup
+
+    return [measure_startup(name, FLAGS.repeats, print) for name in names()]
+
+
+def names() -> list[str]:
+    """The models that were asked for, in the order of the patterns."""
+    from an_jax import list_models, zoo
+
+    found = {}
+    for pattern in FLAGS.models:
+        matching = fnmatch.filter(list_models(), pattern) or [pattern]
+        found.update((name, zoo.get_architecture(name)) for name in matching)
+    return list(found)
+
+
+def batch_size() -> int:
+    """As given, or what suits the device."""
+    return FLAGS.batch_size or (16 if jax.default_backend() == "cpu" else 256)
+
+
+def run_plan() -> None:
+    """Raises InputError where the user must mend something."""
+    if FLAGS.config is None:
+        raise InputError("--plan needs --config=configs/imagenet.py:MODEL")
     # The compiler needs no TPU: it is neither to look for one, nor to ask its metadata server.
     jax.config.update("jax_platforms", "cpu")
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "none")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    logging.set_verbosity(logging.WARNING)
-    return exit_status(run)
-
-
-def run() -> None:
-    """Raises InputError where the user must mend something."""
-    from an_jax.destination import replacing
     from an_jax.plan import describe, make_plan
 
-    plan = make_plan(flags.FLAGS.config, flags.FLAGS.plan)
+    plan = make_plan(FLAGS.config, FLAGS.plan)
     print(describe(plan))
-    if flags.FLAGS.json:
-        with replacing(flags.FLAGS.json) as temporary:
-            Path(temporary).write_text(json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
+    if FLAGS.json:
+        write(FLAGS.json, dataclasses.asdict(plan))
+
+
+def write(path: str, content) -> None:
+    """Writes JSON, whole or not at all."""
+    from an_jax.destination import replacing
+
+    with replacing(path) as temporary:
+        Path(temporary).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def say(line: str) -> None:
+    """What is not as asked for."""
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

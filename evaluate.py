@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import sys
 from pathlib import Path
 
@@ -60,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
     for path in (*args.checkpoint, args.output_dir):
         if ":/" in str(path):
             raise InputError(f"{path} must be a local directory; only --data_dir may be elsewhere")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # beside the results, as train.py has it
+        cache = args.output_dir.absolute().parent / "compilation_cache"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
     if args.dtype == "float32":
         # Otherwise a GPU would multiply in TF32 and a TPU in bfloat16.
         jax.config.update("jax_default_matmul_precision", "highest")
