@@ -12,7 +12,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import benchmark
-from an_jax.benchmark import programs, throughput
+from an_jax.benchmark import programs
 from an_jax.benchmark.photographs import read_photographs
 from an_jax.benchmark.throughput import Settings, Throughput, csv_text, measure_model
 from an_jax.benchmark.timing import measure
