@@ -34,7 +34,7 @@ def decode_window(encoded, window):
 def resize_and_center_crop(size, crop, interpolation):
     def resize(image):
         plan = image_ops.plan_center_crop(tf.shape(image)[:2], size, crop, interpolation)
-        return image_ops.render(image, plan)
+        return image_ops.render(image, plan, interpolation)
 
     return tf.function(resize, input_signature=[IMAGE])
 
@@ -45,7 +45,7 @@ def resize_to_square(side, interpolation):
         size = tf.shape(image)[:2]
         window = tf.concat([[0, 0], size], 0)
         plan = image_ops.plan_resized_window(size, window, side, tf.constant(False), interpolation)
-        return image_ops.render(image, plan)
+        return image_ops.render(image, plan, interpolation)
 
     return tf.function(resize, input_signature=[IMAGE])
 
@@ -274,7 +274,7 @@ def augment(flip):
         size = image_ops.image_size(encoded)
         draws = augmentation.draw(seed)
         plan = augmentation.plan_augmented(size, 48, "bicubic", (0.08, 1.0), flip, draws)
-        return image_ops.render(encoded, plan)
+        return image_ops.render(encoded, plan, "bicubic")
 
     return tf.function(crop, input_signature=[BYTES, tf.TensorSpec([2], tf.int64)])
 

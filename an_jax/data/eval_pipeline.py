@@ -39,7 +39,8 @@ def eval_batches(
         return examples, crop
 
     def finish(example, crop):
-        return {**example, "image": image_ops.render(example["image"], crop)}
+        image = image_ops.render(example["image"], crop, preprocessing.interpolation)
+        return {**example, "image": image}
 
     examples = source.read(share).map(_measure, num_parallel_calls=tf.data.AUTOTUNE)
     # Frames are decoded already, and of different sizes, so that they cannot be stacked.

@@ -89,7 +89,7 @@ def plan_center_crop(size: tf.Tensor, resized: int, crop: int, interpolation: st
             size_out[..., axis],
             start[..., axis, None] + tf.range(crop),
             interpolation,
-            exact=True,
+            dtype=tf.float64,
         )
         for axis in (0, 1)
     ]
@@ -113,32 +113,36 @@ def plan_resized_window(
     forth = tf.range(side)
     across = tf.where(mirrored[..., None], forth[::-1], forth)
     down = tf.broadcast_to(forth, tf.shape(across))
+    sides = tf.constant(side)
     filters = []
     for axis, outputs in enumerate((down, across)):
-        f = resizing_filter(window[..., 2 + axis], side, outputs, interpolation, exact=False)
-        filters.append(f._replace(inputs=f.inputs + window[..., axis, None, None]))
+        f = resizing_filter(window[..., 2 + axis], sides, outputs, interpolation, tf.float32)
+        filters.append(_moved(f, window[..., axis]))
     return _plan(size, *filters)
 
 
 def _plan(size, rows, columns):
     """Plan for filters that read the whole image: only what they read will be decoded."""
-    inputs = [f.inputs for f in (rows, columns)]
+    inputs = [tf.cast(f.entries[..., 1], tf.int32) for f in (rows, columns)]
     corner = tf.stack([tf.reduce_min(i, [-2, -1]) for i in inputs], -1)
     end = tf.stack([tf.reduce_max(i, [-2, -1]) for i in inputs], -1) + 1
     part = with_margin(tf.concat([corner, end - corner], -1), size)
-    rows, columns = (
-        f._replace(inputs=f.inputs - part[..., axis, None, None])
-        for axis, f in enumerate((rows, columns))
-    )
-    return Plan(part, rows, columns)
+    return Plan(part, _moved(rows, -part[..., 0]), _moved(columns, -part[..., 1]))
 
 
-def render(image: tf.Tensor, plan: Plan) -> tf.Tensor:
+def _moved(f, offset):
+    """The filter with an offset, int32 [...], added to the positions that it reads."""
+    offset = tf.stack([tf.zeros_like(offset), offset], -1)[..., None, None, :]
+    return f._replace(entries=f.entries + tf.cast(offset, tf.int64))
+
+
+def render(image: tf.Tensor, plan: Plan, interpolation: str) -> tf.Tensor:
     """Carries out a plan.
 
     Args:
         image: JPEG or PNG bytes, or uint8 [H, W, 3].
         plan: of this image.
+        interpolation: with which it was planned.
 
     Returns:
         uint8 [side, side, 3].
@@ -150,9 +154,9 @@ def render(image: tf.Tensor, plan: Plan) -> tf.Tensor:
     height = tf.shape(image)[0]
     # Transposed as matrices: in 3-D, TensorFlow takes three times as long.
     lines = tf.transpose(tf.reshape(image, [height, -1]))
-    lines = apply_filter(tf.reshape(lines, [-1, 3 * height]), plan.columns)
+    lines = apply_filter(tf.reshape(lines, [-1, 3 * height]), plan.columns, interpolation)
     lines = tf.transpose(tf.reshape(lines, [-1, height]))
-    lines = apply_filter(lines, plan.rows)
+    lines = apply_filter(lines, plan.rows, interpolation)
     return tf.reshape(lines, [lines.shape[0], -1, 3])
 
 

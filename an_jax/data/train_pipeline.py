@@ -117,7 +117,7 @@ def train_batches(
         }
 
     def finish(example):
-        image = image_ops.render(example["image"], example["plan"])
+        image = image_ops.render(example["image"], example["plan"], preprocessing.interpolation)
         return {"image": image, "label": example["label"], "position": example["position"]}
 
     def prepare_all(examples, positions):
