@@ -39,13 +39,14 @@ def eval_batches(
         return examples, crop
 
     def finish(example, crop):
-        image = image_ops.render(example["image"], crop, preprocessing.interpolation)
+        # Decoded whole, so that a file that lacks its end does not pass.
+        image = image_ops.render(_rgb(example["image"]), crop, preprocessing.interpolation)
         return {**example, "image": image}
 
     examples = source.read(share).map(_measure, num_parallel_calls=tf.data.AUTOTUNE)
     # Frames are decoded already, and of different sizes, so that they cannot be stacked.
     encoded = examples.element_spec["image"].dtype == tf.string
-    planned = examples.batch(batch_size if encoded else 1).map(plan).unbatch()
+    planned = examples.batch(batch_size if encoded else 1).map(plan, tf.data.AUTOTUNE).unbatch()
     batches = planned.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     batches = batches.batch(batch_size).prefetch(2).as_numpy_iterator()
     seen = 0

@@ -13,6 +13,8 @@ from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
+PLANNED_AT_ONCE = 32  # images; enough that each op's fixed cost does not count
+
 Batch = dict[str, np.ndarray]
 
 
@@ -105,25 +107,24 @@ def train_batches(
         }
 
     def plan(examples):
-        return examples | {
-            "plan": plan_augmented(
-                examples["size"],
-                preprocessing.image_size,
-                preprocessing.interpolation,
-                augmentation.crop_scale,
-                augmentation.horizontal_flip,
-                examples["draws"],
-            )
-        }
+        crops = plan_augmented(
+            examples.pop("size"),
+            preprocessing.image_size,
+            preprocessing.interpolation,
+            augmentation.crop_scale,
+            augmentation.horizontal_flip,
+            examples.pop("draws"),
+        )
+        return examples, crops
 
-    def finish(example):
-        image = image_ops.render(example["image"], example["plan"], preprocessing.interpolation)
-        return {"image": image, "label": example["label"], "position": example["position"]}
+    def finish(example, crop):
+        image = image_ops.render(example["image"], crop, preprocessing.interpolation)
+        return {**example, "image": image}
 
     def prepare_all(examples, positions):
         dataset = tf.data.Dataset.from_tensor_slices((examples, positions))
         dataset = dataset.map(measure, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-        dataset = dataset.batch(b).map(plan).unbatch()
+        dataset = dataset.batch(PLANNED_AT_ONCE).map(plan, tf.data.AUTOTUNE).unbatch()
         return dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
 
     dataset = tf.data.Dataset.zip(examples, tf.data.Dataset.from_tensor_slices(positions.ravel()))
