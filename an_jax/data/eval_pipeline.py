@@ -33,12 +33,21 @@ def eval_batches(
     size = preprocessing.image_size
     resized = int(size / preprocessing.crop_pct)
 
-    def decode(example):
-        image = _rgb(example["image"])
-        image = image_ops.resize_and_center_crop(image, resized, size, preprocessing.interpolation)
+    def plan(examples):
+        sizes = examples.pop("size")
+        crop = image_ops.plan_center_crop(sizes, resized, size, preprocessing.interpolation)
+        return examples, crop
+
+    def finish(example, crop):
+        # Decoded whole, so that a file that lacks its end does not pass.
+        image = image_ops.render(_rgb(example["image"]), crop, preprocessing.interpolation)
         return {**example, "image": image}
 
-    batches = source.read(share).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    examples = source.read(share).map(_measure, num_parallel_calls=tf.data.AUTOTUNE)
+    # Frames are decoded already, and of different sizes, so that they cannot be stacked.
+    encoded = examples.element_spec["image"].dtype == tf.string
+    planned = examples.batch(batch_size if encoded else 1).map(plan, tf.data.AUTOTUNE).unbatch()
+    batches = planned.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     batches = batches.batch(batch_size).prefetch(2).as_numpy_iterator()
     seen = 0
     while True:
@@ -54,6 +63,12 @@ def eval_batches(
             key: np.concatenate([rows, np.repeat(rows[-1:], batch_size - n, axis=0)])
             for key, rows in batch.items()
         } | {"mask": np.arange(batch_size) < n}
+
+
+def _measure(example):
+    image = example["image"]
+    encoded = image.dtype == tf.string
+    return {**example, "size": image_ops.image_size(image) if encoded else tf.shape(image)[:2]}
 
 
 def _rgb(image: tf.Tensor) -> tf.Tensor:

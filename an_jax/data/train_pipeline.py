@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from an_jax.data.augmentation import augment
+from an_jax.data import image_ops
+from an_jax.data.augmentation import draw, plan_augmented
 from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
+
+PLANNED_AT_ONCE = 32  # images; enough that each op's fixed cost does not count
 
 Batch = dict[str, np.ndarray]
 
@@ -94,20 +97,35 @@ def train_batches(
             return source.name(order[position % len(source)])
         return f"an image of {source.builder.info.full_name}"
 
-    def prepare(example, position):
-        image = augment(
-            example["image"],
+    def measure(example, position):
+        return {
+            "image": example["image"],
+            "label": example["label"],
+            "position": position,
+            "size": image_ops.image_size(example["image"]),
+            "draws": draw(tf.stack([seed * 1_000_003 + epoch, position])),
+        }
+
+    def plan(examples):
+        crops = plan_augmented(
+            examples.pop("size"),
             preprocessing.image_size,
             preprocessing.interpolation,
             augmentation.crop_scale,
             augmentation.horizontal_flip,
-            seed=tf.stack([seed * 1_000_003 + epoch, position]),
+            examples.pop("draws"),
         )
-        return {"image": image, "label": example["label"], "position": position}
+        return examples, crops
+
+    def finish(example, crop):
+        image = image_ops.render(example["image"], crop, preprocessing.interpolation)
+        return {**example, "image": image}
 
     def prepare_all(examples, positions):
         dataset = tf.data.Dataset.from_tensor_slices((examples, positions))
-        return dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+        dataset = dataset.map(measure, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+        dataset = dataset.batch(PLANNED_AT_ONCE).map(plan, tf.data.AUTOTUNE).unbatch()
+        return dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
 
     dataset = tf.data.Dataset.zip(examples, tf.data.Dataset.from_tensor_slices(positions.ravel()))
     # Errors are ignored for each batch by itself, and so that those of reading are not.
