@@ -97,38 +97,9 @@ def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
         InputError: libtpu is not installed, there is no such topology, or the configuration is
             impossible on it.
     """
-    devices = _devices(topology)
-    check_config(config, len(devices))
-    mesh = parallel.make_mesh(config.bn_group_size, devices)
-    num_classes = 10 if config.dataset == "digits" else 1000
-    split = functional.split(
-        zoo.abstract_model(config.model, num_classes=num_classes, dtype=jnp.dtype(config.dtype))
-    )
-    optimizer = sgd(
-        cosine_schedule(config.learning_rate, 1000, config.num_epochs, config.warmup_epochs),
-        config.momentum,
-        config.weight_decay,
-    )
-    step = make_train_step(
-        split.definition,
-        optimizer,
-        mesh,
-        zoo.get_architecture(config.model).preprocessing,
-        num_classes,
-        label_smoothing=config.label_smoothing,
-        mixup_alpha=config.mixup,
-    )
-    state = jax.eval_shape(
-        lambda p, s: init_state(split._replace(params=p, batch_stats=s), optimizer), *split[1:]
-    )
-    shape = (config.batch_size, config.image_size, config.image_size, 3)
-    arguments = (
-        _placed(state, parallel.replicated(mesh)),
-        jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh)),
-        jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=parallel.batched(mesh)),
-    )
+    devices = tpu_devices(topology)
+    lowered = lower_step(config, devices)
     began = time.perf_counter()
-    lowered = step.lower(*arguments)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -157,7 +128,60 @@ def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
     )
 
 
-def _devices(topology: str):
+def lower_step(config: ml_collections.ConfigDict, devices: list) -> jax.stages.Lowered:
+    """The training step of a configuration for devices of a topology, ready to be compiled.
+
+    Raises:
+        InputError: the configuration is impossible on so many devices.
+    """
+    check_config(config, len(devices))
+    mesh = parallel.make_mesh(config.bn_group_size, devices)
+    num_classes = 10 if config.dataset == "digits" else 1000
+    split = functional.split(
+        zoo.abstract_model(config.model, num_classes=num_classes, dtype=jnp.dtype(config.dtype))
+    )
+    optimizer = sgd(
+        cosine_schedule(config.learning_rate, 1000, config.num_epochs, config.warmup_epochs),
+        config.momentum,
+        config.weight_decay,
+    )
+    step = make_train_step(
+        split.definition,
+        optimizer,
+        mesh,
+        zoo.get_architecture(config.model).preprocessing,
+        num_classes,
+        label_smoothing=config.label_smoothing,
+        mixup_alpha=config.mixup,
+    )
+    state = jax.eval_shape(
+        lambda p, s: init_state(split._replace(params=p, batch_stats=s), optimizer), *split[1:]
+    )
+    shape = (config.batch_size, config.image_size, config.image_size, 3)
+    return step.lower(
+        _placed(state, parallel.replicated(mesh)),
+        jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh)),
+        jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=parallel.batched(mesh)),
+    )
+
+
+def lower_evaluation(config: ml_collections.ConfigDict, devices: list) -> jax.stages.Lowered:
+    """The same of evaluation: logits of float32 images, `eval_batch_size` on all devices."""
+    mesh = parallel.make_mesh(devices=devices)
+    model = zoo.abstract_model(config.model, dtype=jnp.dtype(config.dtype))
+    definition, *arrays = functional.split(model)
+    shape = (config.eval_batch_size, config.image_size, config.image_size, 3)
+    images = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=parallel.batched(mesh))
+    evaluation = jax.jit(functional.apply_eval, static_argnums=0)
+    return evaluation.lower(definition, *_placed(arrays, parallel.replicated(mesh)), images)
+
+
+def tpu_devices(topology: str) -> list:
+    """Devices to compile for; no TPU is needed.
+
+    Raises:
+        InputError: libtpu is not installed, or there is no such topology.
+    """
     if topology.split(":")[0] not in CHIPS:
         raise InputError(
             f"unknown topology {topology!r}: a generation of {', '.join(CHIPS)} and a shape, "
