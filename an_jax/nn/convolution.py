@@ -17,7 +17,7 @@ from an_jax.nn import taps
 
 # Images and pixels that a block of a CPU's kernel gradient sums over: what stays in its caches.
 BLOCK_IMAGES = 16
-BLOCK_PIXELS = 2048
+BLOCK_PIXELS = 4096
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
