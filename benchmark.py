@@ -13,7 +13,6 @@ docs/benchmarks.md has what came of it, docs/training.md the plans.
 import dataclasses
 import fnmatch
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -141,13 +140,9 @@ def run_plan() -> None:
     """Raises InputError where the user must mend something."""
     if FLAGS.config is None:
         raise InputError("--plan needs --config=configs/imagenet.py:MODEL")
-    # The compiler needs no TPU: it is neither to look for one, nor to ask its metadata server.
-    jax.config.update("jax_platforms", "cpu")
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "none")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    from an_jax.plan import describe, make_plan
+    from an_jax.plan import describe, look_for_no_tpu, make_plan
 
+    look_for_no_tpu()
     plan = make_plan(FLAGS.config, FLAGS.plan)
     print(describe(plan))
     if FLAGS.json:

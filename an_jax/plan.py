@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import math
+import os
 import re
 import time
 from collections import Counter
@@ -174,6 +175,15 @@ def lower_evaluation(config: ml_collections.ConfigDict, devices: list) -> jax.st
     images = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=parallel.batched(mesh))
     evaluation = jax.jit(functional.apply_eval, static_argnums=0)
     return evaluation.lower(definition, *_placed(arrays, parallel.replicated(mesh)), images)
+
+
+def look_for_no_tpu() -> None:
+    """Keeps jax and libtpu from searching for a TPU and its metadata server: the compiler needs
+    none. To be called before anything else of jax."""
+    jax.config.update("jax_platforms", "cpu")
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "none")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 
 def tpu_devices(topology: str) -> list:

@@ -10,12 +10,9 @@ it says so and ends with an error.
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
-
-import jax
 
 from an_jax import plan
 from an_jax.errors import InputError
@@ -60,11 +57,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=256, help="images on the chip")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     args = parser.parse_args()
-    # The compiler needs no TPU: it is neither to look for one, nor to ask its metadata server.
-    jax.config.update("jax_platforms", "cpu")
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "none")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    plan.look_for_no_tpu()
     rows = []
     print("| model | program | GB an image | temporaries, GiB | compiled in |", flush=True)
     print("| --- | --- | ---: | ---: | ---: |", flush=True)

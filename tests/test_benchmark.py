@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -23,7 +24,7 @@ from tests.processes import ROOT
 SETTINGS = Settings("infer", 4, None, "float32", False, False, 1, 0.0)
 RESULT = Throughput(
     *("resnet_50_bn", "infer", "float32", 224, 256, 1234.5678, 207.36, (200.0, 210.0)),
-    *(25.557, 4.111, 11.112, 10.0, 2.0, {}, None),
+    *(25.557, 4.111, 11.112, 10.1, 10.0, 2.0, {}, None),
 )
 
 
@@ -167,6 +168,19 @@ def test_evaluation_beside_its_parts(command):
     (found,) = command(mode="evaluate", models=["resnet_20_an_bn1"], batch_size=8)["results"]
     slower = min(found["pipeline"], found["inference"])
     assert found["share"] == pytest.approx(found["evaluation"] / slower)
+
+
+def test_the_gpus_script_at_a_small_size(tmp_path):
+    small = {"MODELS": "resnet_20_bn", "AOGNET": "resnet_20_an_bn1", "BATCH_SIZE": "2"}
+    small |= {"DTYPE": "float32", "REPEATS": "1", "DURATION": "0", "PYTHON": sys.executable}
+    script = ROOT / "benchmarks/gpu.sh"
+    done = subprocess.run(
+        [script, tmp_path], env=os.environ | small, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("infer_models", "infer_aognet", "train_models", "train_aognet"):
+        assert json.loads((tmp_path / f"{name}.json").read_text())["results"][0]["ratio"] > 0
+        assert len((tmp_path / f"{name}.csv").read_text().splitlines()) == 2
 
 
 @pytest.mark.slow

@@ -50,6 +50,8 @@ class Throughput:
         step_time_range: of the fastest and the slowest repeat, milliseconds.
         param_count: parameters, millions.
         gmacs, macts: multiply-accumulates (10^9) and activations (10^6) of one image; see cost.
+        tflops: 10^12 floating-point operations a second: two for each multiply-accumulate, and
+            three times as many in a training step.
         compile_seconds: to trace and compile.
         memory_gib: what the program needs of the device, by XLA's account.
         torch: step times (median, milliseconds) of PyTorch by name: "eager", "compile".
@@ -67,6 +69,7 @@ class Throughput:
     param_count: float
     gmacs: float
     macts: float
+    tflops: float
     compile_seconds: float
     memory_gib: float
     torch: dict[str, float]
@@ -100,6 +103,8 @@ def measure_model(name: str, settings: Settings, say: Callable[[str], None]) -> 
         say(f"{name}: out of memory; trying batches of {batch_size}")
     mine = times.pop("ours")
     parts = cost.summarize(name, size)
+    gmacs = sum(part.macs for part in parts) / 1e9
+    operations = gmacs * {"infer": 2, "train": 6}[settings.mode]
     fastest = min((t.median for t in times.values()), default=None)
     return Throughput(
         model=name,
@@ -111,8 +116,9 @@ def measure_model(name: str, settings: Settings, say: Callable[[str], None]) -> 
         step_time=1e3 * mine.median,
         step_time_range=(1e3 * mine.least, 1e3 * mine.largest),
         param_count=sum(part.params for part in parts) / 1e6,
-        gmacs=sum(part.macs for part in parts) / 1e9,
+        gmacs=gmacs,
         macts=sum(part.activations for part in parts) / 1e6,
+        tflops=operations * batch_size / mine.median / 1e3,
         compile_seconds=ours.compile_seconds,
         memory_gib=ours.memory_bytes / 2**30,
         torch={key: 1e3 * t.median for key, t in times.items()},
@@ -178,7 +184,7 @@ def describe(result: Throughput) -> str:
         f"{result.model:24s} {result.mode} {result.dtype} {result.img_size} px, "
         f"batch {result.batch_size}: {result.samples_per_sec:.1f} img/s, "
         f"{result.step_time:.2f} ms a step ({least:.2f} to {largest:.2f}), "
-        f"compiled in {result.compile_seconds:.1f} s, {result.memory_gib:.2f} GiB"
+        f"{result.tflops:.2f} TFLOP/s, compiled in {result.compile_seconds:.1f} s, {result.memory_gib:.2f} GiB"
     )
     for name, milliseconds in result.torch.items():
         line += f"; PyTorch ({name}) {milliseconds:.2f} ms"
