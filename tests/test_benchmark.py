@@ -14,7 +14,7 @@ from absl.testing import flagsaver
 
 import benchmark
 from an_jax.benchmark import programs
-from an_jax.benchmark.photographs import read_photographs
+from an_jax.benchmark.photographs import photographs
 from an_jax.benchmark.throughput import Settings, Throughput, csv_text, measure_model
 from an_jax.benchmark.timing import measure
 from an_jax.errors import InputError
@@ -161,7 +161,7 @@ def test_input_pipelines_beside_pillow(command, tmp_path):
 
 def test_a_folder_without_photographs(tmp_path):
     with pytest.raises(InputError, match="no JPEGs in"):
-        read_photographs(str(tmp_path))
+        photographs(str(tmp_path), tmp_path)
 
 
 def test_evaluation_beside_its_parts(command):

@@ -1,17 +1,19 @@
-"""Encoded photographs to measure input with."""
+"""Photographs to measure input with."""
 
-import io
 from pathlib import Path
 
 from an_jax.errors import InputError
 
 SIZE = (500, 375)  # what most ImageNet images measure, pixels
 QUALITIES = (75, 90, 96)
-LIMIT = 256  # images of a folder that are used
 
 
-def read_photographs(folder: str | None) -> list[bytes]:
+def photographs(folder: str | None, scratch: Path) -> list[Path]:
     """The JPEGs of a folder, or scikit-learn's two photographs at ImageNet's size and qualities.
+
+    Args:
+        folder: is searched with all folders in it; None for scikit-learn's.
+        scratch: directory where those are put.
 
     Raises:
         InputError: none there, or scikit-learn is not installed.
@@ -21,7 +23,7 @@ def read_photographs(folder: str | None) -> list[bytes]:
         files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in endings)
         if not files:
             raise InputError(f"no JPEGs in {folder}")
-        return [file.read_bytes() for file in files[:LIMIT]]
+        return [file.absolute() for file in files]
     try:
         from PIL import Image
         from sklearn.datasets import load_sample_images
@@ -29,11 +31,8 @@ def read_photographs(folder: str | None) -> list[bytes]:
         raise InputError(
             "give --images FOLDER with JPEGs, or install scikit-learn: pip install -e '.[demo]'"
         ) from None
-    encoded = []
-    for photograph in load_sample_images().images:
+    for number, photograph in enumerate(load_sample_images().images):
         image = Image.fromarray(photograph).resize(SIZE, Image.Resampling.LANCZOS)
         for quality in QUALITIES:
-            file = io.BytesIO()
-            image.save(file, "JPEG", quality=quality)
-            encoded.append(file.getvalue())
-    return encoded
+            image.save(scratch / f"{number}_{quality}.jpg", quality=quality)
+    return sorted(scratch.glob("*.jpg"))

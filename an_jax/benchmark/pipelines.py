@@ -1,29 +1,32 @@
 """Input pipelines: beside Pillow on one core, on more cores, and with a model behind them."""
 
-import io
+import functools
 import itertools
 import multiprocessing
 import os
 import random
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from an_jax import functional, parallel, zoo
-from an_jax.benchmark.photographs import read_photographs
+from an_jax.benchmark.photographs import photographs
 from an_jax.benchmark.timing import measure
 from an_jax.zoo import Preprocessing
 
 PREPROCESSING = Preprocessing(224, 0.875, "bilinear")
 CROP_SCALE = (0.08, 1.0)
 BATCH_SIZE = 32
+MANY = 2**17  # images: more than any measurement sees
 
 
 def measure_pipelines(folder: str | None, repeats: int, seconds: float, say) -> list[dict]:
-    """Images a second of both pipelines, on one core beside Pillow, then on more.
+    """Images a second of both pipelines, from files, on one core beside Pillow, then on more.
 
     Args:
         folder: of JPEGs; None for the photographs of scikit-learn.
@@ -37,91 +40,86 @@ def measure_pipelines(folder: str | None, repeats: int, seconds: float, say) -> 
     Raises:
         InputError: there are no photographs.
     """
-    encoded = read_photographs(folder)
     cores = sorted(os.sched_getaffinity(0))
     counts = sorted({*(2**i for i in range(len(cores).bit_length())), len(cores)})
     rows = []
-    for count in counts:
-        # In a process of its own, for TensorFlow makes its threads once.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            1, context, initializer=os.sched_setaffinity, initargs=(0, cores[:count])
-        ) as pool:
-            rates = pool.submit(_rates, encoded, count == 1, repeats, seconds).result()
-        for pipeline in ("evaluation", "training"):
-            row = {"pipeline": pipeline, "cores": count, "samples_per_sec": rates[pipeline]}
-            line = f"{pipeline} on {count} cores: {rates[pipeline]:.0f} img/s"
-            if count == 1:
-                pillow = rates[f"{pipeline}, Pillow"]
-                row |= {"pillow_samples_per_sec": pillow, "ratio": rates[pipeline] / pillow}
-                line += f"; Pillow {pillow:.0f}; ratio {row['ratio']:.2f}"
-            say(line)
-            rows.append(row)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = photographs(folder, Path(scratch))
+        for count in counts:
+            # In a process of its own, for TensorFlow makes its threads once.
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(
+                1, context, initializer=os.sched_setaffinity, initargs=(0, cores[:count])
+            ) as pool:
+                rates = pool.submit(_rates, files, count == 1, repeats, seconds).result()
+            for pipeline in ("evaluation", "training"):
+                row = {"pipeline": pipeline, "cores": count, "samples_per_sec": rates[pipeline]}
+                line = f"{pipeline} on {count} cores: {rates[pipeline]:.0f} img/s"
+                if count == 1:
+                    pillow = rates[f"{pipeline}, Pillow"]
+                    row |= {"pillow_samples_per_sec": pillow, "ratio": rates[pipeline] / pillow}
+                    line += f"; Pillow {pillow:.0f}; ratio {row['ratio']:.2f}"
+                say(line)
+                rows.append(row)
     return rows
 
 
-def _rates(encoded, with_pillow, repeats, seconds) -> dict[str, float]:
+def _rates(files, with_pillow, repeats, seconds) -> dict[str, float]:
     """Images a second of each program, on the cores of this process."""
-    pipelines = {"evaluation": evaluation_pipeline(encoded), "training": _training(encoded)}
+    pipelines = {"evaluation": evaluation_batches(files), "training": _training_batches(files)}
     if with_pillow:
-        pipelines["evaluation, Pillow"] = _by_pillow(encoded, _center_crop)
-        pipelines["training, Pillow"] = _by_pillow(encoded, _random_crop)
-    times = measure(pipelines, repeats=repeats, seconds=seconds)
+        pipelines["evaluation, Pillow"] = _by_pillow(files, _center_crop)
+        pipelines["training, Pillow"] = _by_pillow(files, _random_crop)
+    runs = {name: functools.partial(_take, batches) for name, batches in pipelines.items()}
+    times = measure(runs, repeats=repeats, seconds=seconds)
     return {name: BATCH_SIZE / t.median for name, t in times.items()}
 
 
-def _source(encoded, n):
-    """n images, in memory."""
+def _take(batches: Iterator, n: int) -> None:
+    for _ in itertools.islice(batches, n):
+        pass
+
+
+def image_list(files: list[Path], n: int):
+    """n images: the files over and over."""
     from an_jax.data.sources import ImageList
 
-    images = list(itertools.islice(itertools.cycle(encoded), n))
-    return ImageList([str(i) for i in range(n)], np.zeros(n, np.int32), encoded=images)
+    root = os.path.commonpath([file.parent for file in files])
+    names = [file.relative_to(root).as_posix() for file in files]
+    return ImageList(list(itertools.islice(itertools.cycle(names), n)), np.zeros(n, np.int32), root)
 
 
-def evaluation_pipeline(
-    encoded: list[bytes], batch_size: int = BATCH_SIZE, preprocessing: Preprocessing = PREPROCESSING
-) -> Callable[[int], None]:
-    """A function that prepares n batches of them for evaluation."""
+def evaluation_batches(
+    files: list[Path], batch_size: int = BATCH_SIZE, preprocessing: Preprocessing = PREPROCESSING
+) -> Iterator:
+    """The files over and over, as evaluation gets them."""
     from an_jax.data.eval_pipeline import eval_batches
 
-    def run(n):
-        source = _source(encoded, n * batch_size)
-        for _ in eval_batches(source, range(len(source)), batch_size, preprocessing):
-            pass
-
-    return run
+    source = image_list(files, MANY)
+    return eval_batches(source, range(MANY), batch_size, preprocessing)
 
 
-def _training(encoded) -> Callable[[int], None]:
+def _training_batches(files) -> Iterator:
     from an_jax.data.train_pipeline import Augmentation, train_batches
 
-    def run(n):
-        for _ in train_batches(
-            _source(encoded, n * BATCH_SIZE),
-            BATCH_SIZE,
-            slice(0, BATCH_SIZE),
-            PREPROCESSING,
-            Augmentation(CROP_SCALE, horizontal_flip=True),
-            seed=0,
-            epoch=0,
-            first_step=0,
-        ):
-            pass
-
-    return run
+    return train_batches(
+        image_list(files, MANY),
+        BATCH_SIZE,
+        slice(0, BATCH_SIZE),
+        PREPROCESSING,
+        Augmentation(CROP_SCALE, horizontal_flip=True),
+        seed=0,
+        epoch=0,
+        first_step=0,
+    )
 
 
-def _by_pillow(encoded, transform) -> Callable[[int], None]:
+def _by_pillow(files, transform) -> Iterator[np.ndarray]:
     """The same by Pillow, as an input worker of PyTorch would do it."""
-
-    def run(n):
-        rng = random.Random(0)
-        for _ in range(n):
-            images = itertools.islice(itertools.cycle(encoded), BATCH_SIZE)
-            opened = (Image.open(io.BytesIO(image)).convert("RGB") for image in images)
-            np.stack([np.asarray(transform(image, rng)) for image in opened])
-
-    return run
+    rng, images = random.Random(0), itertools.cycle(files)
+    while True:
+        opened = (Image.open(file).convert("RGB") for file in itertools.islice(images, BATCH_SIZE))
+        yield np.stack([np.asarray(transform(image, rng)) for image in opened])
 
 
 def _center_crop(image, rng):
@@ -170,22 +168,27 @@ def measure_evaluation(
     from an_jax.benchmark import programs
     from an_jax.evaluation.evaluator import Evaluator
 
-    encoded, mesh = read_photographs(folder), parallel.make_mesh()
+    mesh = parallel.make_mesh()
     preprocessing = zoo.get_architecture(name).preprocessing
     split = functional.split(zoo.create_model(name, dtype=jnp.dtype(dtype)))
     evaluate = Evaluator(split.definition, 1000, preprocessing, batch_size, mesh)
     arrays = parallel.replicate((split.params, split.batch_stats), mesh)
 
-    def evaluation(n):
-        evaluate(*arrays, _source(encoded, n * batch_size), title=name, nested=True)
-
     model = programs.inference(name, batch_size, preprocessing.image_size, dtype)
-    runs = {
-        "pipeline": evaluation_pipeline(encoded, batch_size, preprocessing),
-        "inference": model.run,
-        "evaluation": evaluation,
-    }
-    times = measure(runs, repeats=repeats, seconds=seconds)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = photographs(folder, Path(scratch))
+
+        def evaluation(n):
+            evaluate(*arrays, image_list(files, n * batch_size), title=name, nested=True)
+
+        runs = {
+            "pipeline": functools.partial(
+                _take, evaluation_batches(files, batch_size, preprocessing)
+            ),
+            "inference": model.run,
+            "evaluation": evaluation,
+        }
+        times = measure(runs, repeats=repeats, seconds=seconds)
     rates = {key: batch_size / t.median for key, t in times.items()}
     slower = min(rates["pipeline"], rates["inference"])
     together = 1 / (1 / rates["pipeline"] + 1 / rates["inference"])

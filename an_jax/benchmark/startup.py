@@ -1,5 +1,7 @@
 """Time from the command to the first evaluated batch, without and with a compilation cache."""
 
+import itertools
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -7,7 +9,7 @@ import time
 from pathlib import Path
 
 from an_jax import functional, zoo
-from an_jax.benchmark.photographs import read_photographs
+from an_jax.benchmark.photographs import photographs
 from an_jax.checkpoint import ModelCard, save_checkpoint
 from an_jax.data.class_index import imagenet_wnids
 from an_jax.errors import InputError
@@ -36,11 +38,12 @@ def measure_startup(name: str, repeats: int, say) -> dict:
         preprocessing = zoo.get_architecture(name).preprocessing
         card = ModelCard(name, 1000, preprocessing, {"file": "random weights"})
         save_checkpoint(root / name, card, split.params, split.batch_stats)
-        images = root / "data/imagenet-1k/val" / imagenet_wnids()[0]
-        images.mkdir(parents=True)
-        photographs = read_photographs(None)
-        for i in range(BATCH_SIZE):
-            (images / f"{i}.JPEG").write_bytes(photographs[i % len(photographs)])
+        images, scratch = root / "data/imagenet-1k/val" / imagenet_wnids()[0], root / "scratch"
+        for folder in (images, scratch):
+            folder.mkdir(parents=True)
+        files = itertools.cycle(photographs(None, scratch))
+        for number, file in enumerate(itertools.islice(files, BATCH_SIZE)):
+            shutil.copy(file, images / f"{number}.JPEG")
         seconds = [_evaluate(root, name, number) for number in range(1 + repeats)]
     found = {"model": name, "cold": seconds[0], "warm": min(seconds[1:])}
     say(f"{name}: first batch after {found['cold']:.1f} s, then {found['warm']:.1f} s")

@@ -184,7 +184,8 @@ def describe(result: Throughput) -> str:
         f"{result.model:24s} {result.mode} {result.dtype} {result.img_size} px, "
         f"batch {result.batch_size}: {result.samples_per_sec:.1f} img/s, "
         f"{result.step_time:.2f} ms a step ({least:.2f} to {largest:.2f}), "
-        f"{result.tflops:.2f} TFLOP/s, compiled in {result.compile_seconds:.1f} s, {result.memory_gib:.2f} GiB"
+        f"{result.tflops:.2f} TFLOP/s, compiled in {result.compile_seconds:.1f} s, "
+        f"{result.memory_gib:.2f} GiB"
     )
     for name, milliseconds in result.torch.items():
         line += f"; PyTorch ({name}) {milliseconds:.2f} ms"
