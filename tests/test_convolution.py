@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax import lax
+from jax.sharding import PartitionSpec as P
 
-from an_jax.nn.convolution import _native, convolve
+from an_jax import parallel
+from an_jax.nn.convolution import convolve
 from an_jax.nn.pooling import max_pool
 
 # images, height, width, channels in and out, kernel, stride, padding, groups
@@ -25,6 +28,18 @@ CASES = [
     (2, 8, 9, 6, 6, 3, 1, 1, 3),
 ]
 
+KINDS = pytest.mark.parametrize(
+    "case", [CASES[0], CASES[5], CASES[7]], ids=["3x3", "1x1", "depthwise"]
+)
+
+
+def native(x, kernel, stride, padding, groups):
+    return lax.conv_general_dilated(
+        *(x, kernel, (stride, stride), ((padding, padding),) * 2),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_and_gradients_are_those_of_the_native_operation(case):
@@ -33,7 +48,7 @@ def test_values_and_gradients_are_those_of_the_native_operation(case):
     with jax.enable_x64(True):
         x = jnp.asarray(rng.standard_normal((n, height, width, c_in)))
         kernel = jnp.asarray(rng.standard_normal((size, size, c_in // options[2], c_out)))
-        expected, expected_back = jax.vjp(lambda x, k: _native(x, k, *options), x, kernel)
+        expected, expected_back = jax.vjp(lambda x, k: native(x, k, *options), x, kernel)
         found, back = jax.vjp(jax.jit(lambda x, k: convolve(x, k, *options)), x, kernel)
         gradient = jnp.asarray(rng.standard_normal(expected.shape))
         for ours, theirs in zip(
@@ -42,7 +57,65 @@ def test_values_and_gradients_are_those_of_the_native_operation(case):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[7]], ids=["3x3", "1x1", "depthwise"])
+@KINDS
+def test_bfloat16_is_as_near_as_its_rounding(case):
+    """On maps of many pixels, where sums in bfloat16 itself would be off by several percent."""
+    _, _, _, c_in, c_out, size, *options = case
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.uniform(0, 1, (4, 40, 40, c_in)), jnp.bfloat16)
+    kernel = jnp.asarray(rng.uniform(0, 1, (size, size, c_in // options[2], c_out)), jnp.bfloat16)
+
+    def gradients(x, kernel, convolution):
+        y, back = jax.vjp(lambda x, k: convolution(x, k, *options), x, kernel)
+        return y, *back(jnp.ones_like(y))
+
+    found = jax.jit(gradients, static_argnums=2)(x, kernel, convolve)
+    expected = gradients(x.astype(jnp.float32), kernel.astype(jnp.float32), native)
+    for ours, exact in zip(found, expected, strict=True):
+        assert ours.dtype == jnp.bfloat16
+        np.testing.assert_allclose(ours.astype(jnp.float32), exact, rtol=2**-7)
+
+
+@KINDS
+def test_replicated_kernels_get_the_sum_of_the_devices_gradients(case):
+    """Under jax.shard_map, whether or not the kernel is cast to vary before it is used."""
+    _, height, width, c_in, c_out, size, *options = case
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((4, height, width, c_in)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((size, size, c_in // options[2], c_out)), jnp.float32)
+
+    def gradient(kernel, x, convolution=convolve):
+        return jax.grad(lambda k: jnp.sum(convolution(x, k, *options) ** 2))(kernel)
+
+    mesh = parallel.make_mesh(devices=jax.devices()[:2])
+    sharded = jax.shard_map(gradient, mesh=mesh, in_specs=(P(), P(mesh.axis_names)), out_specs=P())
+    np.testing.assert_allclose(
+        jax.jit(sharded)(kernel, x), gradient(kernel, x, native), rtol=1e-4, atol=1e-4
+    )
+
+
+@KINDS
+def test_any_number_of_images(case):
+    """None at all, and a number that the exported program does not know."""
+    _, height, width, c_in, c_out, size, *options = case
+    kernel = jnp.ones((size, size, c_in // options[2], c_out))
+
+    def gradients(x, kernel):
+        return jax.grad(lambda x, k: jnp.sum(convolve(x, k, *options) ** 2), (0, 1))(x, kernel)
+
+    empty = jnp.zeros((0, height, width, c_in))
+    by_x, by_kernel = gradients(empty, kernel)
+    assert by_x.shape == empty.shape
+    np.testing.assert_array_equal(by_kernel, np.zeros(kernel.shape))
+    (n,) = jax.export.symbolic_shape("n")
+    shape = jax.ShapeDtypeStruct((n, height, width, c_in), jnp.float32)
+    exported = jax.export.export(jax.jit(gradients), platforms=["cpu", "tpu"])(shape, kernel)
+    x = jnp.ones((3, height, width, c_in))
+    for ours, expected in zip(exported.call(x, kernel), gradients(x, kernel), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+@KINDS
 def test_accelerators_get_one_convolution(case):
     n, height, width, c_in, c_out, size, *options = case
     x = jax.ShapeDtypeStruct((n, height, width, c_in), jnp.bfloat16)
@@ -75,8 +148,7 @@ def test_max_pool_and_its_gradient_are_pytorchs_also_on_ties(case):
     np.testing.assert_allclose(back(gradient)[0], theirs.grad.permute(0, 2, 3, 1), atol=1e-6)
 
 
-def test_max_pool_of_an_accelerator():
-    """The native operations are what TPUs and GPUs get, and agree with those of CPUs."""
+def test_accelerators_get_the_native_max_pool():
     x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
     function = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x, 3, 2, 1) ** 2)))
     text = jax.export.export(function, platforms=["tpu"])(x).mlir_module()
@@ -89,3 +161,15 @@ def test_infinities_and_nan_pass_through_max_pool():
     y = jax.jit(lambda x: max_pool(x, 2, 2))(x)[0, :, :, 0]
     assert np.isnan(y[0, 0])
     assert np.isneginf(y[1, 1])
+
+
+def test_the_gradient_of_max_pool_goes_to_nan_and_not_past_it():
+    x = np.zeros((1, 2, 2, 1), np.float32)
+    x[0, 1, 0] = np.nan
+    by_x = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x, 2, 2))))(x)[0, :, :, 0]
+    np.testing.assert_array_equal(by_x, [[0, 0], [1, 0]])
+
+
+def test_max_pool_of_no_images():
+    x = np.zeros((0, 4, 4, 2), np.float32)
+    assert jax.grad(lambda x: jnp.sum(max_pool(x, 2, 2)))(x).shape == x.shape

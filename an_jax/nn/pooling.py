@@ -54,14 +54,15 @@ def _backward(window, stride, padding, saved, gradient):
     def by_taps(x, y, gradient):  # the native form fills four arrays of indices on CPUs
 
         def first_hit():
-            hit = jnp.zeros(y.shape, jnp.int8)
+            hit = jnp.zeros(y.shape, np.min_scalar_type(window**2))
             for number, tap in reversed(list(enumerate(_taps(window)))):
                 seen = taps.gather(x, tap, y.shape[1:3], stride, padding, -np.inf)
-                hit = jnp.where(seen == y, jnp.int8(number), hit)
+                hit = jnp.where((seen == y) | jnp.isnan(seen), hit.dtype.type(number), hit)
             return hit
 
-        # The same either way: XLA fuses nothing across a condition, and so finds each hit once.
-        hit = lax.cond(y[0, 0, 0, 0] > 0, first_hit, first_hit)
+        # The same either way: XLA fuses nothing across a condition, and so finds each hit once
+        # instead of once for each tap. On CPUs it drops lax.optimization_barrier.
+        hit = lax.cond(jnp.sum(y[:1, 0, 0, 0]) > 0, first_hit, first_hit)
         parts = (jnp.where(hit == number, gradient, 0) for number in range(window**2))
         return sum(
             taps.scatter(part, tap, x.shape[1:3], stride, padding)
