@@ -140,7 +140,8 @@ def run_plan() -> None:
     """Raises InputError where the user must mend something."""
     if FLAGS.config is None:
         raise InputError("--plan needs --config=configs/imagenet.py:MODEL")
-    from an_jax.plan import describe, look_for_no_tpu, make_plan
+    from an_jax.plan import describe, make_plan
+    from an_jax.tpu_compiler import look_for_no_tpu
 
     look_for_no_tpu()
     plan = make_plan(FLAGS.config, FLAGS.plan)

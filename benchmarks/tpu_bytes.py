@@ -14,12 +14,13 @@ import sys
 import time
 from pathlib import Path
 
-from an_jax import plan
+from an_jax import tpu_compiler
+from an_jax.chips import GIB
 from an_jax.errors import InputError
 from an_jax.training.config import default_config
 
 TOPOLOGY = "v5e:2x2"  # the smallest there is; of it, one chip is compiled for
-PROGRAMS = {"train": plan.lower_step, "eval": plan.lower_evaluation}
+PROGRAMS = {"train": tpu_compiler.lower_step, "eval": tpu_compiler.lower_evaluation}
 
 
 def measure(model: str, program: str, batch: int) -> dict:
@@ -36,7 +37,7 @@ def measure(model: str, program: str, batch: int) -> dict:
     config = default_config()
     config.model = model
     config.batch_size = config.eval_batch_size = batch
-    lowered = PROGRAMS[program](config, plan.tpu_devices(TOPOLOGY)[:1])
+    lowered = PROGRAMS[program](config, tpu_compiler.tpu_devices(TOPOLOGY)[:1])
     began = time.perf_counter()
     compiled = lowered.compile()
     return {
@@ -44,7 +45,7 @@ def measure(model: str, program: str, batch: int) -> dict:
         "program": program,
         "batch": batch,
         "gb_per_image": compiled.cost_analysis()["bytes accessed"] / batch / 1e9,
-        "temporary_gib": compiled.memory_analysis().temp_size_in_bytes / plan.GIB,
+        "temporary_gib": compiled.memory_analysis().temp_size_in_bytes / GIB,
         "compile_seconds": time.perf_counter() - began,
     }
 
@@ -57,7 +58,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=256, help="images on the chip")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     args = parser.parse_args()
-    plan.look_for_no_tpu()
+    tpu_compiler.look_for_no_tpu()
     rows = []
     print("| model | program | GB an image | temporaries, GiB | compiled in |", flush=True)
     print("| --- | --- | ---: | ---: | ---: |", flush=True)

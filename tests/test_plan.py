@@ -15,8 +15,9 @@ from jax.sharding import PartitionSpec as P
 
 import benchmark
 from an_jax import parallel
+from an_jax.chips import GIB
 from an_jax.errors import InputError
-from an_jax.plan import GIB, Plan, count_collectives, describe, make_plan
+from an_jax.plan import Plan, count_collectives, describe, make_plan
 from configs import imagenet
 
 PLAN = Plan("v5e:4x4", 16, 128, True, 4 * GIB, GIB, 3 * GIB, 1.97e12, 8.19e10, {}, 60.0)

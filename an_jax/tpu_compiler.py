@@ -1,0 +1,110 @@
+"""Programs for the TPU's compiler, which needs no TPU."""
+
+import importlib.util
+import os
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax.experimental import topologies
+
+from an_jax import functional, parallel, zoo
+from an_jax.chips import TPUS
+from an_jax.data.normalization import normalize_images
+from an_jax.errors import InputError
+from an_jax.training.config import check_config
+from an_jax.training.optimizer import cosine_schedule, sgd
+from an_jax.training.step import init_state, make_train_step
+
+
+def look_for_no_tpu() -> None:
+    """Keeps jax and libtpu from searching for a TPU and its metadata server: the compiler needs
+    none. To be called before anything else of jax."""
+    jax.config.update("jax_platforms", "cpu")
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "none")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+
+
+def tpu_devices(topology: str) -> list:
+    """Devices to compile for; no TPU is needed.
+
+    Raises:
+        InputError: libtpu is not installed, or there is no such topology.
+    """
+    if topology.split(":")[0] not in TPUS:
+        raise InputError(
+            f"unknown topology {topology!r}: a generation of {', '.join(TPUS)} and a shape, "
+            "such as v5e:4x4"
+        )
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError(
+            "the TPU compiler is not installed: pip install libtpu==0.0.42 (Linux on x86-64), "
+            "best into an environment of its own"
+        )
+    try:
+        # A v4 chip has two cores, which work as one device; others do by themselves.
+        options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+        return topologies.get_topology_desc(topology, platform="tpu", **options).devices
+    except Exception as error:  # whatever libtpu makes of a wrong shape
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"no topology {topology!r}: {reason}") from error
+
+
+def lower_step(config: ml_collections.ConfigDict, devices: list) -> jax.stages.Lowered:
+    """The training step of a configuration for devices of a topology, ready to be compiled.
+
+    Raises:
+        InputError: the configuration is impossible on so many devices.
+    """
+    check_config(config, len(devices))
+    mesh = parallel.make_mesh(config.bn_group_size, devices)
+    num_classes = 10 if config.dataset == "digits" else 1000
+    split = functional.split(
+        zoo.abstract_model(config.model, num_classes=num_classes, dtype=jnp.dtype(config.dtype))
+    )
+    optimizer = sgd(
+        cosine_schedule(config.learning_rate, 1000, config.num_epochs, config.warmup_epochs),
+        config.momentum,
+        config.weight_decay,
+    )
+    step = make_train_step(
+        split.definition,
+        optimizer,
+        mesh,
+        zoo.get_architecture(config.model).preprocessing,
+        num_classes,
+        label_smoothing=config.label_smoothing,
+        mixup_alpha=config.mixup,
+    )
+    state = jax.eval_shape(
+        lambda p, s: init_state(split._replace(params=p, batch_stats=s), optimizer), *split[1:]
+    )
+    shape = (config.batch_size, config.image_size, config.image_size, 3)
+    return step.lower(
+        _placed(state, parallel.replicated(mesh)),
+        jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh)),
+        jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=parallel.batched(mesh)),
+    )
+
+
+def lower_evaluation(config: ml_collections.ConfigDict, devices: list) -> jax.stages.Lowered:
+    """The same of evaluation: logits of uint8 images, `eval_batch_size` on all devices."""
+    mesh = parallel.make_mesh(devices=devices)
+    model = zoo.abstract_model(config.model, dtype=jnp.dtype(config.dtype))
+    definition, *arrays = functional.split(model)
+    preprocessing = zoo.get_architecture(config.model).preprocessing
+
+    def logits(params, batch_stats, images):
+        images = normalize_images(images, preprocessing)
+        return functional.apply_eval(definition, params, batch_stats, images)
+
+    shape = (config.eval_batch_size, config.image_size, config.image_size, 3)
+    images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh))
+    return jax.jit(logits).lower(*_placed(arrays, parallel.replicated(mesh)), images)
+
+
+def _placed(tree, sharding):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )

@@ -1,0 +1,61 @@
+"""What would be compiled for TPUs, compiled here for CPUs instead."""
+
+import importlib.util
+import json
+import os
+import sys
+
+import jax
+import pytest
+
+from an_jax import tpu_compiler
+from an_jax.training.config import default_config
+from benchmarks import tpu_bytes
+
+
+@pytest.fixture
+def config():
+    found = default_config()
+    found.model, found.image_size = "resnet_20_an_bn1", 16
+    found.batch_size = found.eval_batch_size = 16
+    return found
+
+
+@pytest.mark.parametrize("program", ["train", "eval"])
+def test_programs_begin_with_bytes_and_compute_in_bfloat16(config, program):
+    text = tpu_bytes.PROGRAMS[program](config, jax.devices()[:2]).as_text()
+    assert "tensor<16x16x16x3xui8>" in text
+    assert "tensor<3x3x3x16xf32>" in text  # parameters
+    convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert convolutions
+    assert all("bf16" in line.partition("->")[2] for line in convolutions)
+
+
+def test_nothing_searches_for_a_tpu(monkeypatch):
+    names = ("TPU_SKIP_MDS_QUERY", "TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES")
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    tpu_compiler.look_for_no_tpu()
+    assert [os.environ[name] for name in names] == ["1", "none", "localhost"]
+
+
+def test_table_of_bytes(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tpu_compiler, "tpu_devices", lambda topology: jax.devices())
+    monkeypatch.setattr(tpu_compiler, "look_for_no_tpu", lambda: None)
+    file = tmp_path / "bytes.json"
+    arguments = ["resnet_20_bn", "--batch", "2", "--programs", "eval", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["tpu_bytes.py", *arguments])
+    assert tpu_bytes.main() == 0
+    (row,) = json.loads(file.read_text())
+    assert (row["model"], row["program"], row["batch"]) == ("resnet_20_bn", "eval", 2)
+    assert row["gb_per_image"] > 0
+    assert f"| resnet_20_bn | eval | {row['gb_per_image']:.4f} |" in capsys.readouterr().out
+
+
+def test_without_the_compiler(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tpu_compiler, "look_for_no_tpu", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["tpu_bytes.py", "resnet_20_bn"])
+    assert tpu_bytes.main() == 1
+    assert "not installed: pip install libtpu==" in capsys.readouterr().err
