@@ -25,6 +25,18 @@ from an_jax.errors import InputError, exit_status
 
 MODES = ("infer", "train", "data", "evaluate", "startup")
 
+_TIMED = {"mode", "json", "repeats", "seconds"}
+_MODEL = _TIMED | {"models", "batch_size", "dtype"}
+_THROUGHPUT = _MODEL | {"image_size", "against", "torch_compile", "csv", "profile"}
+USED = {  # what is asked for -> the flags that it looks at
+    "--mode=infer": _THROUGHPUT,
+    "--mode=train": _THROUGHPUT,
+    "--mode=data": _TIMED | {"images"},
+    "--mode=evaluate": _MODEL | {"images"},
+    "--mode=startup": {"mode", "json", "repeats", "models"},
+    "--plan": {"plan", "json", "config"},
+}
+
 flags.DEFINE_enum("mode", "infer", MODES, "what is measured")
 flags.DEFINE_list("models", ["resnet_50_bn"], "names or patterns such as 'resnet_50_*'")
 flags.DEFINE_integer("batch_size", None, "images a step; by default 16 on CPUs, else 256", 1)
@@ -55,8 +67,9 @@ def run() -> None:
     """Raises InputError where the user must mend something."""
     from an_jax.benchmark.machine import describe_machine
 
-    if FLAGS.csv and FLAGS.mode not in ("infer", "train"):
-        raise InputError("--csv is for the modes infer and train")
+    check_flags(f"--mode={FLAGS.mode}")
+    if FLAGS.torch_compile and not FLAGS.against:
+        raise InputError("--torch_compile needs --against=torch")
     if FLAGS.against:  # or JAX would take three quarters of a GPU before PyTorch gets any
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     machine = describe_machine(FLAGS.against == "torch")
@@ -70,6 +83,13 @@ def run() -> None:
     }[FLAGS.mode]()
     if FLAGS.json:
         write(FLAGS.json, json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+
+
+def check_flags(asked: str) -> None:
+    """Raises InputError where a flag was given that `asked`, a key of USED, does not look at."""
+    for name in sorted(set().union(*USED.values()) - USED[asked]):
+        if not FLAGS[name].using_default_value:
+            raise InputError(f"--{name} has no effect with {asked}")
 
 
 def run_throughput() -> list[dict]:
@@ -141,6 +161,7 @@ def batch_size() -> int:
 
 def run_plan() -> None:
     """Raises InputError where the user must mend something."""
+    check_flags("--plan")
     if FLAGS.config is None:
         raise InputError("--plan needs --config=configs/imagenet.py:MODEL")
     from an_jax.plan import describe, look_for_no_tpu, make_plan

@@ -15,6 +15,7 @@ import benchmark
 from an_jax.benchmark.photographs import photographs
 from an_jax.benchmark.timing import measure
 from an_jax.errors import InputError
+from configs import imagenet
 from tests import pictures
 from tests.processes import ROOT
 
@@ -27,7 +28,10 @@ def command(tmp_path):
 
     def run(**given):
         file = tmp_path / "figures.json"
-        with flagsaver.flagsaver(repeats=1, seconds=0.0, json=str(file), **given):
+        given |= {"repeats": 1, "json": str(file)}
+        if given.get("mode") != "startup":
+            given["seconds"] = 0.0
+        with flagsaver.flagsaver(**given):
             benchmark.run()
         return json.loads(file.read_text())
 
@@ -75,9 +79,33 @@ def test_patterns_and_unknown_names(command):
         command(models=["resnet_50_xx"])
 
 
-def test_csv_is_for_throughput(command, tmp_path):
-    with pytest.raises(InputError, match="--csv is for the modes infer and train"):
-        command(mode="data", csv=str(tmp_path / "table.csv"))
+@pytest.mark.parametrize(
+    ("asked", "ignored", "value"),
+    [
+        ("data", "against", "torch"),
+        ("data", "csv", "table.csv"),
+        ("evaluate", "image_size", 32),
+        ("startup", "dtype", "float32"),  # its default
+        ("train", "config", imagenet.get_config()),
+    ],
+)
+def test_flags_that_a_mode_ignores_are_refused(command, asked, ignored, value):
+    with pytest.raises(InputError, match=f"--{ignored} has no effect with --mode={asked}"):
+        command(mode=asked, **{ignored: value})
+
+
+def test_flags_that_a_plan_ignores_are_refused(command):
+    given = {"plan": "v5e:4x4", "config": imagenet.get_config(), "mode": "train"}
+    with (
+        flagsaver.flagsaver(**given),
+        pytest.raises(InputError, match="--mode has no effect with --plan"),
+    ):
+        benchmark.run_plan()
+
+
+def test_torch_compile_needs_torch(command):
+    with pytest.raises(InputError, match="--torch_compile needs --against=torch"):
+        command(torch_compile=True)
 
 
 def test_input_pipelines_beside_pillow(command, tmp_path):
