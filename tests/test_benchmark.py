@@ -129,17 +129,50 @@ def test_evaluation_beside_its_parts(command):
     assert found["share"] == pytest.approx(found["evaluation"] / slower)
 
 
-def test_the_gpus_script_at_a_small_size(tmp_path):
-    small = {"MODELS": "resnet_20_bn", "AOGNET": "resnet_20_an_bn1", "BATCH_SIZE": "2"}
-    small |= {"DTYPE": "float32", "REPEATS": "1", "DURATION": "0", "PYTHON": sys.executable}
-    script = ROOT / "benchmarks/gpu.sh"
-    done = subprocess.run(
-        [script, tmp_path], env=os.environ | small, capture_output=True, text=True
+def run_gpu_script(tmp_path, python, **settings):
+    """benchmarks/gpu.sh, with a Python that is the shell script `python`."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\n{python}\n")
+    interpreter.chmod(0o755)
+    settings |= {"PYTHON": str(interpreter), "REPEATS": "1", "DURATION": "0", "BATCH_SIZE": "2"}
+    settings["OMP_NUM_THREADS"] = "1"  # PyTorch's threads spin, which takes long on busy cores
+    command = [ROOT / "benchmarks/gpu.sh", "out"]
+    return subprocess.run(
+        command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True
     )
+
+
+def test_the_gpus_script_at_a_small_size(tmp_path):
+    """Without torch.compile, which takes minutes on a CPU."""
+    python = f'exec "{sys.executable}" "$@" --notorch_compile'
+    done = run_gpu_script(tmp_path, python, MODELS="resnet_20_bn")
     assert done.returncode == 0, done.stderr
-    for name in ("infer_models", "infer_aognet", "train_models", "train_aognet"):
-        assert json.loads((tmp_path / f"{name}.json").read_text())["results"][0]["ratio"] > 0
-        assert len((tmp_path / f"{name}.csv").read_text().splitlines()) == 2
+    for mode in ("train", "infer"):
+        file = tmp_path / f"out/{mode}_resnet_20_bn.json"
+        (result,) = json.loads(file.read_text())["results"]
+        assert (result["mode"], result["dtype"]) == (mode, "bfloat16")
+        assert result["torch"].keys() == {"eager"}
+    assert list((tmp_path / "out/profile/resnet_20_bn").rglob("*.trace.json.gz"))
+
+
+def test_the_gpus_script_goes_on_after_a_failure(tmp_path):
+    python = """case $* in *train*resnet_50_an*) exit 3 ;; *resnet_50_bn*) exec sleep 60 ;; esac
+        echo "$*" """
+    done = run_gpu_script(tmp_path, python, SECONDS_EACH="1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "gpu.sh: train resnet_50_an_bn2 failed: status 3 (124: out of time)",
+        "gpu.sh: train resnet_50_bn failed: status 124 (124: out of time)",
+        "gpu.sh: infer resnet_50_bn failed: status 124 (124: out of time)",
+    ]
+    ran = [(line.split()[1:3], "--torch_compile" in line) for line in done.stdout.splitlines()]
+    assert ran == [
+        (["--mode=infer", "--models=resnet_50_an_bn2"], True),
+        (["--mode=train", "--models=aognet_12m_an"], False),
+        (["--mode=infer", "--models=aognet_12m_an"], False),
+        (["--mode=train", "--models=mobilenetv2_an"], True),
+        (["--mode=infer", "--models=mobilenetv2_an"], True),
+    ]
 
 
 @pytest.mark.slow
