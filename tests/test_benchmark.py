@@ -142,16 +142,24 @@ def run_gpu_script(tmp_path, python, **settings):
     )
 
 
-def test_the_gpus_script_at_a_small_size(tmp_path):
-    """Without torch.compile, which takes minutes on a CPU."""
-    python = f'exec "{sys.executable}" "$@" --notorch_compile'
-    done = run_gpu_script(tmp_path, python, MODELS="resnet_20_bn")
+@pytest.mark.parametrize(
+    ("flag", "twins"),
+    [
+        ("--notorch_compile", {"eager"}),
+        # On a CPU, it takes minutes.
+        pytest.param("--torch_compile", {"eager", "compile"}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_gpus_script_at_a_small_size(tmp_path, flag, twins):
+    python = f'exec "{sys.executable}" "$@" {flag}'
+    limits = {"SECONDS_EACH": "600", "SECONDS_ALL": "1200"}
+    done = run_gpu_script(tmp_path, python, MODELS="resnet_20_bn", **limits)
     assert done.returncode == 0, done.stderr
     for mode in ("train", "infer"):
         file = tmp_path / f"out/{mode}_resnet_20_bn.json"
         (result,) = json.loads(file.read_text())["results"]
         assert (result["mode"], result["dtype"]) == (mode, "bfloat16")
-        assert result["torch"].keys() == {"eager"}
+        assert result["torch"].keys() == twins
     assert list((tmp_path / "out/profile/resnet_20_bn").rglob("*.trace.json.gz"))
 
 
