@@ -1,10 +1,10 @@
-"""Measures the models on this machine, and plans their training on TPUs.
+"""Measures the models on this machine, or plans their training on TPUs.
 
-    python benchmark.py --models='resnet_50_*'                     inference throughput
-    python benchmark.py --mode=train --models=resnet_50_an_bn2 --against=torch
-    python benchmark.py --mode=data                                input pipelines beside Pillow
-    python benchmark.py --mode=evaluate --models=resnet_50_an_bn2  pipeline and model together
-    python benchmark.py --mode=startup --models=aognet_40m_an      until the first batch is done
+    python benchmark.py --models='resnet_50_*'                        inference throughput
+    python benchmark.py --mode=train --models=MODEL --against=torch   training, beside PyTorch
+    python benchmark.py --mode=data                                   input pipelines beside Pillow
+    python benchmark.py --mode=evaluate --models=MODEL                pipeline and model together
+    python benchmark.py --mode=startup --models=MODEL                 until the first batch is done
     python benchmark.py --plan=v5e:4x4 --config=configs/imagenet.py:MODEL
 
 docs/benchmarks.md has what came of it, docs/training.md the plans.
@@ -13,6 +13,7 @@ docs/benchmarks.md has what came of it, docs/training.md the plans.
 import dataclasses
 import fnmatch
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,18 @@ from ml_collections import config_flags
 from an_jax.errors import InputError, exit_status
 
 MODES = ("infer", "train", "data", "evaluate", "startup")
+
+_TIMED = {"mode", "json", "repeats", "seconds"}
+_MODEL = _TIMED | {"models", "batch_size", "dtype"}
+_THROUGHPUT = _MODEL | {"image_size", "against", "torch_compile", "csv", "profile"}
+USED = {  # what is asked for -> the flags that it looks at
+    "--mode=infer": _THROUGHPUT,
+    "--mode=train": _THROUGHPUT,
+    "--mode=data": _TIMED | {"images"},
+    "--mode=evaluate": _MODEL | {"images"},
+    "--mode=startup": {"mode", "json", "repeats", "models"},
+    "--plan": {"plan", "json", "config"},
+}
 
 flags.DEFINE_enum("mode", "infer", MODES, "what is measured")
 flags.DEFINE_list("models", ["resnet_50_bn"], "names or patterns such as 'resnet_50_*'")
@@ -36,6 +49,7 @@ flags.DEFINE_integer("repeats", 7, "how often each is timed; the median counts",
 flags.DEFINE_float("seconds", 1.0, "about how long each time lasts", 0.0)
 flags.DEFINE_string("json", None, "file to write every figure to")
 flags.DEFINE_string("csv", None, "file for throughput in timm's columns")
+flags.DEFINE_string("profile", None, "folder for a profile of some steps of ours")
 flags.DEFINE_string("plan", None, "TPU generation and shape, such as v5e:4x4")
 config_flags.DEFINE_config_file("config", None, "configuration to plan", lock_config=True)
 FLAGS = flags.FLAGS
@@ -53,8 +67,11 @@ def run() -> None:
     """Raises InputError where the user must mend something."""
     from an_jax.benchmark.machine import describe_machine
 
-    if FLAGS.csv and FLAGS.mode not in ("infer", "train"):
-        raise InputError("--csv is for the modes infer and train")
+    check_flags(f"--mode={FLAGS.mode}")
+    if FLAGS.torch_compile and not FLAGS.against:
+        raise InputError("--torch_compile needs --against=torch")
+    if FLAGS.against:  # or JAX would take three quarters of a GPU before PyTorch gets any
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     machine = describe_machine(FLAGS.against == "torch")
     print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
     results = {
@@ -65,12 +82,20 @@ def run() -> None:
         "startup": run_startup,
     }[FLAGS.mode]()
     if FLAGS.json:
-        write(FLAGS.json, {"machine": machine, "results": results})
+        write(FLAGS.json, json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+
+
+def check_flags(asked: str) -> None:
+    """Raises InputError where a flag was given that `asked`, a key of USED, does not look at."""
+    for name in sorted(set().union(*USED.values()) - USED[asked]):
+        if not FLAGS[name].using_default_value:
+            raise InputError(f"--{name} has no effect with {asked}")
 
 
 def run_throughput() -> list[dict]:
     """Modes infer and train."""
-    from an_jax.benchmark.throughput import Settings, csv_text, describe, measure_model
+    from an_jax.benchmark.throughput import Settings, measure_model
+    from an_jax.benchmark.throughput_report import csv_text, describe
 
     settings = Settings(
         mode=FLAGS.mode,
@@ -81,16 +106,14 @@ def run_throughput() -> list[dict]:
         torch_compile=FLAGS.torch_compile,
         repeats=FLAGS.repeats,
         seconds=FLAGS.seconds,
+        profile=FLAGS.profile,
     )
     results = []
     for name in names():
         results.append(measure_model(name, settings, say))
         print(describe(results[-1]), flush=True)
     if FLAGS.csv:
-        from an_jax.destination import replacing
-
-        with replacing(FLAGS.csv) as temporary:
-            Path(temporary).write_text(csv_text(results))
+        write(FLAGS.csv, csv_text(results))
     return [dataclasses.asdict(result) for result in results]
 
 
@@ -138,6 +161,7 @@ def batch_size() -> int:
 
 def run_plan() -> None:
     """Raises InputError where the user must mend something."""
+    check_flags("--plan")
     if FLAGS.config is None:
         raise InputError("--plan needs --config=configs/imagenet.py:MODEL")
     from an_jax.plan import describe, make_plan
@@ -147,15 +171,15 @@ def run_plan() -> None:
     plan = make_plan(FLAGS.config, FLAGS.plan)
     print(describe(plan))
     if FLAGS.json:
-        write(FLAGS.json, dataclasses.asdict(plan))
+        write(FLAGS.json, json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
 
 
-def write(path: str, content) -> None:
-    """Writes JSON, whole or not at all."""
+def write(path: str, text: str) -> None:
+    """Writes a file, whole or not at all."""
     from an_jax.destination import replacing
 
     with replacing(path) as temporary:
-        Path(temporary).write_text(json.dumps(content, indent=2) + "\n")
+        Path(temporary).write_text(text)
 
 
 def say(line: str) -> None:

@@ -1,7 +1,6 @@
 """benchmark.py at small sizes: what it writes; never how fast anything is."""
 
 import csv
-import dataclasses
 import json
 import os
 import subprocess
@@ -13,19 +12,12 @@ from absl import flags
 from absl.testing import flagsaver
 
 import benchmark
-from an_jax.benchmark import programs
 from an_jax.benchmark.photographs import photographs
-from an_jax.benchmark.throughput import Settings, Throughput, csv_text, measure_model
 from an_jax.benchmark.timing import measure
 from an_jax.errors import InputError
+from configs import imagenet
 from tests import pictures
 from tests.processes import ROOT
-
-SETTINGS = Settings("infer", 4, None, "float32", False, False, 1, 0.0)
-RESULT = Throughput(
-    *("resnet_50_bn", "infer", "float32", 224, 256, 1234.5678, 207.36, (200.0, 210.0)),
-    *(25.557, 4.111, 11.112, 10.1, 10.0, 2.0, {}, None),
-)
 
 
 @pytest.fixture
@@ -36,7 +28,10 @@ def command(tmp_path):
 
     def run(**given):
         file = tmp_path / "figures.json"
-        with flagsaver.flagsaver(repeats=1, seconds=0.0, json=str(file), **given):
+        given |= {"repeats": 1, "json": str(file)}
+        if given.get("mode") != "startup":
+            given["seconds"] = 0.0
+        with flagsaver.flagsaver(**given):
             benchmark.run()
         return json.loads(file.read_text())
 
@@ -60,81 +55,21 @@ def test_throughput_beside_pytorch(command, tmp_path, mode):
     )
     assert found["machine"]["jax"] == jax.__version__
     assert {"device", "processor", "cores", "torch", "torch_threads"} <= found["machine"].keys()
+    assert found["machine"]["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     (result,) = found["results"]
     assert (result["batch_size"], result["img_size"], result["dtype"]) == (2, 16, "float32")
     assert result["samples_per_sec"] == pytest.approx(2e3 / result["step_time"])
-    assert result["ratio"] == pytest.approx(result["torch"]["eager"] / result["step_time"])
+    eager = result["torch"]["eager"]
+    assert result["ratio"] == pytest.approx(eager["step_time"] / result["step_time"])
+    for step in (result, eager):
+        least, largest = step["step_time_range"]
+        assert least <= step["step_time"] <= largest
     assert result["compile_seconds"] > 0
+    assert eager["compile_seconds"] is None
     assert result["memory_gib"] > 0
     (row,) = csv.DictReader(table.read_text().splitlines())
     assert row["model"] == "resnet_20_an_bn1"
     assert row[f"{mode}_samples_per_sec"] == f"{result['samples_per_sec']:.2f}"
-
-
-def test_columns_and_formats_are_timms():
-    assert csv_text([RESULT]) == (
-        "model,infer_img_size,infer_samples_per_sec,infer_step_time,infer_batch_size,param_count,"
-        "infer_gmacs,infer_macts\nresnet_50_bn,224,1234.57,207.360,256,25.56,4.11,11.11\n"
-    )
-    train = dataclasses.replace(RESULT, mode="train")
-    slower = dataclasses.replace(train, model="resnet_101_bn", samples_per_sec=9.0)
-    header, first, second = csv_text([slower, train]).splitlines()
-    assert header == (
-        "model,train_img_size,train_samples_per_sec,train_step_time,train_batch_size,param_count"
-    )
-    assert first.startswith("resnet_50_bn,")
-    assert second.startswith("resnet_101_bn,")
-
-
-def test_out_of_memory_halves_the_batch(monkeypatch):
-    tried, said = [], []
-    inference = programs.inference
-
-    def limited(name, batch_size, *rest):
-        tried.append(batch_size)
-        if batch_size > 1:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return inference(name, batch_size, *rest)
-
-    monkeypatch.setattr(programs, "inference", limited)
-    assert measure_model("resnet_20_bn", SETTINGS, said.append).batch_size == 1
-    assert tried == [4, 2, 1]
-    assert said[-1] == "resnet_20_bn: out of memory; trying batches of 1"
-
-
-def test_not_even_one_image_fits(monkeypatch):
-    def full(*_):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-
-    monkeypatch.setattr(programs, "inference", full)
-    with pytest.raises(InputError, match="out of memory even with one image"):
-        measure_model("resnet_20_bn", SETTINGS, lambda line: None)
-
-
-def test_other_errors_are_not_taken_for_it(monkeypatch):
-    def broken(*_):
-        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
-
-    monkeypatch.setattr(programs, "inference", broken)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        measure_model("resnet_20_bn", SETTINGS, lambda line: None)
-
-
-def test_torch_compile_that_fails_is_left_out(monkeypatch):
-    from an_jax.benchmark import torch_programs
-
-    inference, said = torch_programs.inference, []
-
-    def eager_only(*arguments, compiled):
-        if compiled:
-            raise RuntimeError("no C++ compiler")
-        return inference(*arguments, compiled=False)
-
-    monkeypatch.setattr(torch_programs, "inference", eager_only)
-    settings = dataclasses.replace(SETTINGS, against_torch=True, torch_compile=True)
-    result = measure_model("resnet_20_bn", settings, said.append)
-    assert result.torch.keys() == {"eager"}
-    assert "torch.compile failed, only eager PyTorch is compared: no C++ compiler" in said[0]
 
 
 def test_patterns_and_unknown_names(command):
@@ -144,9 +79,33 @@ def test_patterns_and_unknown_names(command):
         command(models=["resnet_50_xx"])
 
 
-def test_csv_is_for_throughput(command, tmp_path):
-    with pytest.raises(InputError, match="--csv is for the modes infer and train"):
-        command(mode="data", csv=str(tmp_path / "table.csv"))
+@pytest.mark.parametrize(
+    ("asked", "ignored", "value"),
+    [
+        ("data", "against", "torch"),
+        ("data", "csv", "table.csv"),
+        ("evaluate", "image_size", 32),
+        ("startup", "dtype", "float32"),  # its default
+        ("train", "config", imagenet.get_config()),
+    ],
+)
+def test_flags_that_a_mode_ignores_are_refused(command, asked, ignored, value):
+    with pytest.raises(InputError, match=f"--{ignored} has no effect with --mode={asked}"):
+        command(mode=asked, **{ignored: value})
+
+
+def test_flags_that_a_plan_ignores_are_refused(command):
+    given = {"plan": "v5e:4x4", "config": imagenet.get_config(), "mode": "train"}
+    with (
+        flagsaver.flagsaver(**given),
+        pytest.raises(InputError, match="--mode has no effect with --plan"),
+    ):
+        benchmark.run_plan()
+
+
+def test_torch_compile_needs_torch(command):
+    with pytest.raises(InputError, match="--torch_compile needs --against=torch"):
+        command(torch_compile=True)
 
 
 def test_input_pipelines_beside_pillow(command, tmp_path):
@@ -170,17 +129,58 @@ def test_evaluation_beside_its_parts(command):
     assert found["share"] == pytest.approx(found["evaluation"] / slower)
 
 
-def test_the_gpus_script_at_a_small_size(tmp_path):
-    small = {"MODELS": "resnet_20_bn", "AOGNET": "resnet_20_an_bn1", "BATCH_SIZE": "2"}
-    small |= {"DTYPE": "float32", "REPEATS": "1", "DURATION": "0", "PYTHON": sys.executable}
-    script = ROOT / "benchmarks/gpu.sh"
-    done = subprocess.run(
-        [script, tmp_path], env=os.environ | small, capture_output=True, text=True
+def run_gpu_script(tmp_path, python, **settings):
+    """benchmarks/gpu.sh, with a Python that is the shell script `python`."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\n{python}\n")
+    interpreter.chmod(0o755)
+    settings |= {"PYTHON": str(interpreter), "REPEATS": "1", "DURATION": "0", "BATCH_SIZE": "2"}
+    settings["OMP_NUM_THREADS"] = "1"  # PyTorch's threads spin, which takes long on busy cores
+    command = [ROOT / "benchmarks/gpu.sh", "out"]
+    return subprocess.run(
+        command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True
     )
+
+
+@pytest.mark.parametrize(
+    ("flag", "twins"),
+    [
+        ("--notorch_compile", {"eager"}),
+        # On a CPU, it takes minutes.
+        pytest.param("--torch_compile", {"eager", "compile"}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_gpus_script_at_a_small_size(tmp_path, flag, twins):
+    python = f'exec "{sys.executable}" "$@" {flag}'
+    limits = {"SECONDS_EACH": "600", "SECONDS_ALL": "1200"}
+    done = run_gpu_script(tmp_path, python, MODELS="resnet_20_bn", **limits)
     assert done.returncode == 0, done.stderr
-    for name in ("infer_models", "infer_aognet", "train_models", "train_aognet"):
-        assert json.loads((tmp_path / f"{name}.json").read_text())["results"][0]["ratio"] > 0
-        assert len((tmp_path / f"{name}.csv").read_text().splitlines()) == 2
+    for mode in ("train", "infer"):
+        file = tmp_path / f"out/{mode}_resnet_20_bn.json"
+        (result,) = json.loads(file.read_text())["results"]
+        assert (result["mode"], result["dtype"]) == (mode, "bfloat16")
+        assert result["torch"].keys() == twins
+    assert list((tmp_path / "out/profile/resnet_20_bn").rglob("*.trace.json.gz"))
+
+
+def test_the_gpus_script_goes_on_after_a_failure(tmp_path):
+    python = """case $* in *train*resnet_50_an*) exit 3 ;; *resnet_50_bn*) exec sleep 60 ;; esac
+        echo "$*" """
+    done = run_gpu_script(tmp_path, python, SECONDS_EACH="1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "gpu.sh: train resnet_50_an_bn2 failed: status 3 (124: out of time)",
+        "gpu.sh: train resnet_50_bn failed: status 124 (124: out of time)",
+        "gpu.sh: infer resnet_50_bn failed: status 124 (124: out of time)",
+    ]
+    ran = [(line.split()[1:3], "--torch_compile" in line) for line in done.stdout.splitlines()]
+    assert ran == [
+        (["--mode=infer", "--models=resnet_50_an_bn2"], True),
+        (["--mode=train", "--models=aognet_12m_an"], False),
+        (["--mode=infer", "--models=aognet_12m_an"], False),
+        (["--mode=train", "--models=mobilenetv2_an"], True),
+        (["--mode=infer", "--models=mobilenetv2_an"], True),
+    ]
 
 
 @pytest.mark.slow

@@ -5,11 +5,11 @@ The TPU compiler itself is no part of the tests: it takes minutes, and libtpu is
 
 import importlib.util
 import json
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
+from absl.testing import flagsaver
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
@@ -89,9 +89,11 @@ def test_the_command_writes_json(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("an_jax.plan.make_plan", plan)
     for name in ("TPU_SKIP_MDS_QUERY", "TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.setenv(name, "")
-    given = {"config": imagenet.get_config(), "plan": "v5e:4x4", "json": tmp_path / "plan.json"}
-    monkeypatch.setattr(benchmark.flags, "FLAGS", SimpleNamespace(**given))
-    assert benchmark.main(["benchmark.py"]) == 0
+    if not benchmark.FLAGS.is_parsed():
+        benchmark.FLAGS.mark_as_parsed()
+    file = str(tmp_path / "plan.json")
+    with flagsaver.flagsaver(config=imagenet.get_config(), plan="v5e:4x4", json=file):
+        assert benchmark.main(["benchmark.py"]) == 0
     assert asked == [("resnet_50_an_bn2", "v5e:4x4")]
     assert "nothing has been run on a TPU" in capsys.readouterr().out
     written = json.loads((tmp_path / "plan.json").read_text())

@@ -22,6 +22,7 @@ def describe_machine(with_torch: bool) -> dict[str, str | int]:
         "jax": jax.__version__,
         "matmul_precision": jax.config.jax_default_matmul_precision or "default",
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", ""),
     }
     if with_torch:
         from an_jax.benchmark import torch_programs

@@ -1,5 +1,6 @@
 """What is measured of a model: its inference and its training step, on synthetic images."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from an_jax import functional, parallel, zoo
 from an_jax.data.normalization import normalize_images
@@ -23,8 +25,10 @@ class Program:
 
     Attributes:
         run: runs n steps, and returns when all have ended.
-        compile_seconds: time it took to trace and compile; None where nothing was compiled.
-        memory_bytes: of the device, at its peak; None if unknown.
+        compile_seconds: time it took to trace and compile, with nothing from JAX's cache on disk
+            (of PyTorch: the first step, and its cache counts); None where nothing was compiled.
+        memory_bytes: what a step needs of the device, by XLA's account of the program (of PyTorch:
+            the most that its allocator has given out); None if unknown.
     """
 
     run: Callable[[int], None]
@@ -87,9 +91,23 @@ def training(name: str, batch_size: int, image_size: int, dtype: str) -> Program
 
 
 def _compiled(function, *arguments):
-    began = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
-    seconds = time.perf_counter() - began
+    with _without_cache():
+        began = time.perf_counter()
+        compiled = function.lower(*arguments).compile()
+        seconds = time.perf_counter() - began
     found = compiled.memory_analysis()
     memory = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
     return compiled, seconds, memory - found.alias_size_in_bytes
+
+
+@contextlib.contextmanager
+def _without_cache():
+    """Within it, nothing is taken from JAX's cache on disk."""
+    usual = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX looks at the setting once, and again after this
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", usual)
+        compilation_cache.reset_cache()

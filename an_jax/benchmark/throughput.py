@@ -1,18 +1,19 @@
-"""Throughput of models, in the columns of timm's benchmarks; perhaps beside PyTorch."""
+"""Throughput of models, perhaps beside PyTorch."""
 
-import csv
 import dataclasses
-import gc
-import io
-import sys
+import os
 from collections.abc import Callable
 
 import jax
 
 from an_jax import cost, zoo
 from an_jax.benchmark import programs
+from an_jax.benchmark.chips import PEAK_FLOPS
+from an_jax.benchmark.out_of_memory import free_memory, who_ran_out
 from an_jax.benchmark.timing import Times, measure
 from an_jax.errors import InputError
+
+PROFILED_STEPS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Settings:
         against_torch: whether PyTorch's twin runs by turns with ours.
         torch_compile: whether it does so also by torch.compile.
         repeats, seconds: how often each is timed, and about how long each time.
+        profile: folder for a profile of some steps of ours; None for no profile.
     """
 
     mode: str
@@ -37,24 +39,39 @@ class Settings:
     torch_compile: bool
     repeats: int
     seconds: float
+    profile: str | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Throughput:
-    """Of one model.
+class Step:
+    """Of one program, ours or PyTorch's.
+
+    Attributes:
+        step_time: of the median step, milliseconds.
+        step_time_range: of the fastest and the slowest repeat, milliseconds.
+        compile_seconds, memory_gib: see Program.
+    """
+
+    step_time: float
+    step_time_range: tuple[float, float]
+    compile_seconds: float | None
+    memory_gib: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Throughput(Step):
+    """Of one model; the step is ours.
 
     Attributes:
         model, mode, dtype, img_size, batch_size: what ran.
         samples_per_sec: images a second, from the median step.
-        step_time: of the median step, milliseconds.
-        step_time_range: of the fastest and the slowest repeat, milliseconds.
         param_count: parameters, millions.
         gmacs, macts: multiply-accumulates (10^9) and activations (10^6) of one image; see cost.
         tflops: 10^12 floating-point operations a second: two for each multiply-accumulate, and
             three times as many in a training step.
-        compile_seconds: to trace and compile.
-        memory_gib: what the program needs of the device, by XLA's account.
-        torch: step times (median, milliseconds) of PyTorch by name: "eager", "compile".
+        utilisation: their share of the chip's peak in bfloat16, whatever the dtype; None of chips
+            without a known peak.
+        torch: the steps of PyTorch by name: "eager", "compile".
         ratio: PyTorch's shortest step time over ours: above 1, ours is faster.
     """
 
@@ -64,15 +81,12 @@ class Throughput:
     img_size: int
     batch_size: int
     samples_per_sec: float
-    step_time: float
-    step_time_range: tuple[float, float]
     param_count: float
     gmacs: float
     macts: float
     tflops: float
-    compile_seconds: float
-    memory_gib: float
-    torch: dict[str, float]
+    utilisation: float | None
+    torch: dict[str, Step]
     ratio: float | None
 
 
@@ -90,103 +104,70 @@ def measure_model(name: str, settings: Settings, say: Callable[[str], None]) -> 
     size = settings.image_size or zoo.get_architecture(name).preprocessing.image_size
     batch_size = settings.batch_size
     while True:
+        free_memory()  # of the model before, or of the larger batch
         try:
-            ours, times = _run(name, batch_size, size, settings, say)
+            steps = _run(name, batch_size, size, settings, say)
             break
-        except Exception as error:
-            if not _is_out_of_memory(error):
+        except Exception as error:  # its traceback, which holds the arrays, ends with this block
+            who = who_ran_out(error)
+            if who is None:
                 raise
-        gc.collect()
         if batch_size == 1:
-            raise InputError(f"{name}: out of memory even with one image: use smaller images")
+            raise InputError(
+                f"{name}: {who} is out of memory even with one image: use smaller images"
+            )
         batch_size //= 2
-        say(f"{name}: out of memory; trying batches of {batch_size}")
-    mine = times.pop("ours")
+        say(f"{name}: {who} is out of memory; trying batches of {batch_size}")
+    ours = steps.pop("ours")
     parts = cost.summarize(name, size)
     gmacs = sum(part.macs for part in parts) / 1e9
     operations = gmacs * {"infer": 2, "train": 6}[settings.mode]
-    fastest = min((t.median for t in times.values()), default=None)
+    tflops = operations * batch_size / ours.step_time
+    peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
+    fastest = min((step.step_time for step in steps.values()), default=None)
     return Throughput(
+        **vars(ours),
         model=name,
         mode=settings.mode,
         dtype=settings.dtype,
         img_size=size,
         batch_size=batch_size,
-        samples_per_sec=batch_size / mine.median,
-        step_time=1e3 * mine.median,
-        step_time_range=(1e3 * mine.least, 1e3 * mine.largest),
+        samples_per_sec=1e3 * batch_size / ours.step_time,
         param_count=sum(part.params for part in parts) / 1e6,
         gmacs=gmacs,
         macts=sum(part.activations for part in parts) / 1e6,
-        tflops=operations * batch_size / mine.median / 1e3,
-        compile_seconds=ours.compile_seconds,
-        memory_gib=ours.memory_bytes / 2**30,
-        torch={key: 1e3 * t.median for key, t in times.items()},
-        ratio=fastest and fastest / mine.median,
+        tflops=tflops,
+        utilisation=peak and 1e12 * tflops / peak,
+        torch=steps,
+        ratio=fastest and fastest / ours.step_time,
     )
 
 
-def _run(name, batch_size, size, settings, say) -> tuple[programs.Program, dict[str, Times]]:
+def _run(name, batch_size, size, settings, say) -> dict[str, Step]:
     make = {"infer": programs.inference, "train": programs.training}[settings.mode]
-    ours = make(name, batch_size, size, settings.dtype)
-    runs = {"ours": ours.run}
+    found = {"ours": make(name, batch_size, size, settings.dtype)}
     if settings.against_torch:
         from an_jax.benchmark import torch_programs  # torch is not needed otherwise
 
         make = {"infer": torch_programs.inference, "train": torch_programs.training}[settings.mode]
-        runs["eager"] = make(name, batch_size, size, settings.dtype, compiled=False).run
+        found["eager"] = make(name, batch_size, size, settings.dtype, compiled=False)
         if settings.torch_compile:
             try:
-                program = make(name, batch_size, size, settings.dtype, compiled=True)
-                runs["compile"] = program.run
+                found["compile"] = make(name, batch_size, size, settings.dtype, compiled=True)
             except Exception as error:  # whatever a compiler may not find on a machine
-                if _is_out_of_memory(error):
+                if who_ran_out(error):
                     raise
                 reason = " ".join(str(error).split())[:200]
                 say(f"{name}: torch.compile failed, only eager PyTorch is compared: {reason}")
-    return ours, measure(runs, repeats=settings.repeats, seconds=settings.seconds)
+    runs = {key: program.run for key, program in found.items()}
+    times = measure(runs, repeats=settings.repeats, seconds=settings.seconds)
+    if settings.profile:
+        with jax.profiler.trace(os.path.join(settings.profile, name)):
+            found["ours"].run(PROFILED_STEPS)
+    return {key: _step(program, times[key]) for key, program in found.items()}
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        return "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
-    torch = sys.modules.get("torch")
-    is_torchs = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    return is_torchs or isinstance(error, MemoryError)
-
-
-def csv_text(results: list[Throughput]) -> str:
-    """A table as timm's benchmark-infer-*.csv and benchmark-train-*.csv, fastest first."""
-    text = io.StringIO()
-    writer = None
-    for result in sorted(results, key=lambda r: -r.samples_per_sec):
-        row = {
-            "model": result.model,
-            f"{result.mode}_img_size": result.img_size,
-            f"{result.mode}_samples_per_sec": f"{result.samples_per_sec:.2f}",
-            f"{result.mode}_step_time": f"{result.step_time:.3f}",
-            f"{result.mode}_batch_size": result.batch_size,
-            "param_count": f"{result.param_count:,.2f}",
-        }
-        if result.mode == "infer":
-            row |= {"infer_gmacs": f"{result.gmacs:.2f}", "infer_macts": f"{result.macts:.2f}"}
-        if writer is None:
-            writer = csv.DictWriter(text, row.keys(), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(row)
-    return text.getvalue()
-
-
-def describe(result: Throughput) -> str:
-    """One line for people."""
-    least, largest = result.step_time_range
-    line = (
-        f"{result.model:24s} {result.mode} {result.dtype} {result.img_size} px, "
-        f"batch {result.batch_size}: {result.samples_per_sec:.1f} img/s, "
-        f"{result.step_time:.2f} ms a step ({least:.2f} to {largest:.2f}), "
-        f"{result.tflops:.2f} TFLOP/s, compiled in {result.compile_seconds:.1f} s, "
-        f"{result.memory_gib:.2f} GiB"
-    )
-    for name, milliseconds in result.torch.items():
-        line += f"; PyTorch ({name}) {milliseconds:.2f} ms"
-    return line if result.ratio is None else f"{line}; ratio {result.ratio:.2f}"
+def _step(program: programs.Program, times: Times) -> Step:
+    gib = program.memory_bytes and program.memory_bytes / 2**30
+    extremes = (1e3 * times.least, 1e3 * times.largest)
+    return Step(1e3 * times.median, extremes, program.compile_seconds, gib)
