@@ -103,7 +103,7 @@ def run_data() -> list[dict]:
 
 def run_evaluate() -> list[dict]:
     """Pipeline alone, model alone, and both together."""
-    from an_jax.benchmark.pipelines import measure_evaluation
+    from an_jax.benchmark.evaluation import measure_evaluation
 
     return [
         measure_evaluation(

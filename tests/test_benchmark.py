@@ -14,11 +14,9 @@ from absl.testing import flagsaver
 
 import benchmark
 from an_jax.benchmark import programs
-from an_jax.benchmark.photographs import photographs
 from an_jax.benchmark.throughput import Settings, Throughput, csv_text, measure_model
 from an_jax.benchmark.timing import measure
 from an_jax.errors import InputError
-from tests import pictures
 from tests.processes import ROOT
 
 SETTINGS = Settings("infer", 4, None, "float32", False, False, 1, 0.0)
@@ -149,27 +147,6 @@ def test_csv_is_for_throughput(command, tmp_path):
         command(mode="data", csv=str(tmp_path / "table.csv"))
 
 
-def test_input_pipelines_beside_pillow(command, tmp_path):
-    for i, photograph in enumerate(pictures.photographs()):
-        (tmp_path / f"{i}.jpg").write_bytes(pictures.encode(photograph, quality=90))
-    found = command(mode="data", images=str(tmp_path))["results"]
-    one_core = [row for row in found if row["cores"] == 1]
-    assert [row["pipeline"] for row in one_core] == ["evaluation", "training"]
-    for row in one_core:
-        assert row["ratio"] == pytest.approx(row["samples_per_sec"] / row["pillow_samples_per_sec"])
-
-
-def test_a_folder_without_photographs(tmp_path):
-    with pytest.raises(InputError, match="no JPEGs in"):
-        photographs(str(tmp_path), tmp_path)
-
-
-def test_evaluation_beside_its_parts(command):
-    (found,) = command(mode="evaluate", models=["resnet_20_an_bn1"], batch_size=8)["results"]
-    slower = min(found["pipeline"], found["inference"])
-    assert found["share"] == pytest.approx(found["evaluation"] / slower)
-
-
 def test_the_gpus_script_at_a_small_size(tmp_path):
     small = {"MODELS": "resnet_20_bn", "AOGNET": "resnet_20_an_bn1", "BATCH_SIZE": "2"}
     small |= {"DTYPE": "float32", "REPEATS": "1", "DURATION": "0", "PYTHON": sys.executable}
@@ -181,13 +158,6 @@ def test_the_gpus_script_at_a_small_size(tmp_path):
     for name in ("infer_models", "infer_aognet", "train_models", "train_aognet"):
         assert json.loads((tmp_path / f"{name}.json").read_text())["results"][0]["ratio"] > 0
         assert len((tmp_path / f"{name}.csv").read_text().splitlines()) == 2
-
-
-@pytest.mark.slow
-def test_startup(command):
-    (found,) = command(mode="startup", models=["resnet_20_an_bn1"])["results"]
-    assert found["cold"] > 0
-    assert found["warm"] > 0
 
 
 def test_synthetic_input_needs_neither_tensorflow_nor_torch():
