@@ -55,8 +55,6 @@ def run() -> None:
 
     if FLAGS.csv and FLAGS.mode not in ("infer", "train"):
         raise InputError("--csv is for the modes infer and train")
-    machine = describe_machine(FLAGS.against == "torch")
-    print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
     results = {
         "infer": run_throughput,
         "train": run_throughput,
@@ -64,6 +62,9 @@ def run() -> None:
         "evaluate": run_evaluate,
         "startup": run_startup,
     }[FLAGS.mode]()
+    # Last, since it takes the device, which may be one that only one process can have.
+    machine = describe_machine(FLAGS.against == "torch")
+    print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
     if FLAGS.json:
         write(FLAGS.json, {"machine": machine, "results": results})
 
@@ -114,10 +115,10 @@ def run_evaluate() -> list[dict]:
 
 
 def run_startup() -> list[dict]:
-    """Time from the command to the first evaluated batch."""
+    """How long evaluate.py takes for a single batch."""
     from an_jax.benchmark.startup import measure_startup
 
-    return [measure_startup(name, FLAGS.repeats, print) for name in names()]
+    return [measure_startup(name, FLAGS.images, FLAGS.repeats, print) for name in names()]
 
 
 def names() -> list[str]:

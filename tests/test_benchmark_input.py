@@ -1,7 +1,10 @@
 """benchmark.py on input, evaluation and start-up: what counts; never how fast anything is."""
 
 import gc
+import json
 import os
+import subprocess
+import sys
 import types
 
 import jax
@@ -12,11 +15,12 @@ from absl.testing import flagsaver
 from tensorflow.python.data.ops.iterator_ops import OwnedIterator
 
 import benchmark
-from an_jax.benchmark import by_pillow, evaluation, pipelines, timing
+from an_jax.benchmark import by_pillow, evaluation, machine, pipelines, startup, timing
 from an_jax.benchmark.photographs import photographs
 from an_jax.benchmark.timing import STARTED, Times
 from an_jax.errors import InputError
 from tests import pictures
+from tests.processes import ROOT
 
 NAME = "resnet_20_an_bn1"
 
@@ -162,9 +166,48 @@ def test_evaluation_beside_its_parts(monkeypatch, given, slower):
     assert found["share_range"] == (0.5, 1.0)
 
 
+def test_the_device_is_free_during_the_runs(monkeypatch, given):
+    order = []
+    monkeypatch.setattr(benchmark, "run_startup", lambda: order.append("runs"))
+    monkeypatch.setattr(machine, "describe_machine", lambda with_torch: order.append("jax") or {})
+    with given(mode="startup"):
+        benchmark.run()
+    assert order == ["runs", "jax"]
+
+
+def test_the_checkpoint_is_made_elsewhere(folder):
+    program = (
+        "import benchmark, jax; from an_jax.benchmark import startup;"
+        "startup.run = lambda root, number: print(len(list(root.rglob('*.JPEG')))) or 1.0;"
+        f"benchmark.FLAGS(['', '--models={NAME}', '--images={folder}', '--repeats=2']);"
+        "print(benchmark.run_startup());"
+        "assert not jax._src.xla_bridge.backends_are_initialized()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        *["16"] * 3,
+        f"{NAME}: a run on one batch takes 1.0 s, then, compiled, 1.0 s (1.0 to 1.0)",
+        str([{"model": NAME, "cold": 1.0, "warm": 1.0, "warm_range": (1.0, 1.0)}]),
+    ]
+
+
+def test_a_failing_run_is_reported(monkeypatch, tmp_path):
+    with pytest.raises(InputError, match=r"evaluate\.py failed: .*no checkpoint at"):
+        startup.run(tmp_path, 0)
+
+
 @pytest.mark.slow
-def test_startup(given):
-    with given(models=[NAME], repeats=1):
-        (found,) = benchmark.run_startup()
-    assert found["cold"] > 0
-    assert found["warm"] > 0
+def test_a_first_run_compiles_what_the_next_uses(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    startup.prepare(tmp_path, NAME, None)
+    compiled = []
+    for number in range(2):
+        assert startup.run(tmp_path, number) > 0
+        (result,) = json.loads((tmp_path / f"out{number}/results.json").read_text())
+        assert (result["architecture"], result["n"]) == (NAME, startup.BATCH_SIZE)
+        compiled.append({file.name for file in (tmp_path / "compilation_cache").glob("*-cache")})
+    assert any("_eval_step" in name for name in compiled[0])
+    assert compiled[0] == compiled[1]
