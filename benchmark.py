@@ -4,7 +4,7 @@
     python benchmark.py --mode=train --models=MODEL --against=torch   training, beside PyTorch
     python benchmark.py --mode=data                                   input pipelines beside Pillow
     python benchmark.py --mode=evaluate --models=MODEL                pipeline and model together
-    python benchmark.py --mode=startup --models=MODEL                 until the first batch is done
+    python benchmark.py --mode=startup --models=MODEL                 evaluate.py on a single batch
     python benchmark.py --plan=v5e:4x4 --config=configs/imagenet.py:MODEL
 
 docs/benchmarks.md has what came of it, docs/training.md the plans.
@@ -33,7 +33,7 @@ USED = {  # what is asked for -> the flags that it looks at
     "--mode=train": _THROUGHPUT,
     "--mode=data": _TIMED | {"images"},
     "--mode=evaluate": _MODEL | {"images"},
-    "--mode=startup": {"mode", "json", "repeats", "models"},
+    "--mode=startup": {"mode", "json", "repeats", "models", "images"},
     "--plan": {"plan", "json", "config"},
 }
 
@@ -72,8 +72,6 @@ def run() -> None:
         raise InputError("--torch_compile needs --against=torch")
     if FLAGS.against:  # or JAX would take three quarters of a GPU before PyTorch gets any
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    machine = describe_machine(FLAGS.against == "torch")
-    print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
     results = {
         "infer": run_throughput,
         "train": run_throughput,
@@ -81,6 +79,9 @@ def run() -> None:
         "evaluate": run_evaluate,
         "startup": run_startup,
     }[FLAGS.mode]()
+    # Last, since it takes the device, which may be one that only one process can have.
+    machine = describe_machine(FLAGS.against == "torch")
+    print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
     if FLAGS.json:
         write(FLAGS.json, json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
 
@@ -126,7 +127,7 @@ def run_data() -> list[dict]:
 
 def run_evaluate() -> list[dict]:
     """Pipeline alone, model alone, and both together."""
-    from an_jax.benchmark.pipelines import measure_evaluation
+    from an_jax.benchmark.evaluation import measure_evaluation
 
     return [
         measure_evaluation(
@@ -137,10 +138,10 @@ def run_evaluate() -> list[dict]:
 
 
 def run_startup() -> list[dict]:
-    """Time from the command to the first evaluated batch."""
+    """How long evaluate.py takes for a single batch."""
     from an_jax.benchmark.startup import measure_startup
 
-    return [measure_startup(name, FLAGS.repeats, print) for name in names()]
+    return [measure_startup(name, FLAGS.images, FLAGS.repeats, print) for name in names()]
 
 
 def names() -> list[str]:

@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import os
 import sys
 from pathlib import Path
 
@@ -50,23 +49,18 @@ def parse_arguments(argv) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Evaluates and reports; returns the exit status. Raises InputError where the user must mend
     something."""
-    import jax
-
     from an_jax import parallel
     from an_jax.data.test_sets import expand_names
     from an_jax.evaluation.published import check_comparable, compare_published
     from an_jax.evaluation.report import write_report
     from an_jax.evaluation.suite import Settings, Suite, find_checkpoints
+    from an_jax.jax_settings import keep_compiled, multiply_in
 
     for path in (*args.checkpoint, args.output_dir):
         if ":/" in str(path):
             raise InputError(f"{path} must be a local directory; only --data_dir may be elsewhere")
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # beside the results, as train.py has it
-        cache = args.output_dir.absolute().parent / "compilation_cache"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    if args.dtype == "float32":
-        # Otherwise a GPU would multiply in TF32 and a TPU in bfloat16.
-        jax.config.update("jax_default_matmul_precision", "highest")
+    keep_compiled(args.output_dir)
+    multiply_in(args.dtype)
     datasets, checkpoints = expand_names(args.datasets), find_checkpoints(args.checkpoint)
     if args.compare_published:
         check_comparable(checkpoints, datasets)

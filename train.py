@@ -4,7 +4,6 @@ Any field of the configuration can be changed on the command line: --config.num_
 On several hosts, the same command runs on each; see docs/training.md.
 """
 
-import os
 from logging import getLogger
 
 from absl import app, flags, logging
@@ -29,15 +28,13 @@ def main(argv) -> int:
 
 def run() -> None:
     """Raises InputError where the user must mend something."""
-    import jax
-
     from an_jax import parallel
     from an_jax.destination import absolute
+    from an_jax.jax_settings import keep_compiled
 
     parallel.initialize()
     workdir = absolute(flags.FLAGS.workdir)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(workdir.parent / "compilation_cache"))
+    keep_compiled(workdir)
     from an_jax.training.loop import train
 
     train(flags.FLAGS.config, workdir)

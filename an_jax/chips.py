@@ -23,3 +23,22 @@ TPUS = {
     "v5p": Chip(95 * GIB, 2765e9, 459e12),
     "v6e": Chip(32 * GIB, 1640e9, 918e12),
 }
+
+# Peak dense bfloat16 FLOP/s, by the `device_kind` that JAX gives a chip.
+PEAK_FLOPS = {
+    # NVIDIA's data sheets; their larger figures count on sparse matrices.
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 80GB HBM3": 989e12,  # SXM
+    "NVIDIA H200": 989e12,
+    "TPU v4": TPUS["v4"].flops,
+    "TPU v5 lite": TPUS["v5e"].flops,
+    "TPU v5e": TPUS["v5e"].flops,
+    "TPU v5": TPUS["v5p"].flops,
+    "TPU v5p": TPUS["v5p"].flops,
+    "TPU v6 lite": TPUS["v6e"].flops,
+    "TPU v6e": TPUS["v6e"].flops,
+}

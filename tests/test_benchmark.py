@@ -12,11 +12,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 import benchmark
-from an_jax.benchmark.photographs import photographs
 from an_jax.benchmark.timing import measure
 from an_jax.errors import InputError
 from configs import imagenet
-from tests import pictures
 from tests.processes import ROOT
 
 
@@ -108,27 +106,6 @@ def test_torch_compile_needs_torch(command):
         command(torch_compile=True)
 
 
-def test_input_pipelines_beside_pillow(command, tmp_path):
-    for i, photograph in enumerate(pictures.photographs()):
-        (tmp_path / f"{i}.jpg").write_bytes(pictures.encode(photograph, quality=90))
-    found = command(mode="data", images=str(tmp_path))["results"]
-    one_core = [row for row in found if row["cores"] == 1]
-    assert [row["pipeline"] for row in one_core] == ["evaluation", "training"]
-    for row in one_core:
-        assert row["ratio"] == pytest.approx(row["samples_per_sec"] / row["pillow_samples_per_sec"])
-
-
-def test_a_folder_without_photographs(tmp_path):
-    with pytest.raises(InputError, match="no JPEGs in"):
-        photographs(str(tmp_path), tmp_path)
-
-
-def test_evaluation_beside_its_parts(command):
-    (found,) = command(mode="evaluate", models=["resnet_20_an_bn1"], batch_size=8)["results"]
-    slower = min(found["pipeline"], found["inference"])
-    assert found["share"] == pytest.approx(found["evaluation"] / slower)
-
-
 def run_gpu_script(tmp_path, python, **settings):
     """benchmarks/gpu.sh, with a Python that is the shell script `python`."""
     interpreter = tmp_path / "python"
@@ -181,13 +158,6 @@ def test_the_gpus_script_goes_on_after_a_failure(tmp_path):
         (["--mode=train", "--models=mobilenetv2_an"], True),
         (["--mode=infer", "--models=mobilenetv2_an"], True),
     ]
-
-
-@pytest.mark.slow
-def test_startup(command):
-    (found,) = command(mode="startup", models=["resnet_20_an_bn1"])["results"]
-    assert found["cold"] > 0
-    assert found["warm"] > 0
 
 
 def test_synthetic_input_needs_neither_tensorflow_nor_torch():

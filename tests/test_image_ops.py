@@ -159,6 +159,22 @@ def test_formats(name):
             assert_resized_as_pillow(image, 256, 224, interpolation)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (300, 200), (65535, 1), (2, 70000)])
+def test_size_of_a_png(size):
+    """From its header alone, where no side is longer than a JPEG's can be."""
+    encoded = encode(noise(*size), "PNG")
+    np.testing.assert_array_equal(image_size(encoded), size)
+    if max(size) < 2**16:
+        np.testing.assert_array_equal(image_size(encoded[:24]), size)
+
+
+@pytest.mark.parametrize("sides", [b"\0\0\0\0\0\0\0\1", b"\1\0\0\x20\1\0\0\x20"])
+def test_size_of_a_png_with_a_damaged_header(sides):
+    encoded = encode(noise(32, 32), "PNG")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        image_size(encoded[:16] + sides + encoded[24:])
+
+
 def test_orientation_is_ignored():
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from PIL import Image
+
 from an_jax.errors import InputError
 
 SIZE = (500, 375)  # what most ImageNet images measure, pixels
@@ -25,7 +27,6 @@ def photographs(folder: str | None, scratch: Path) -> list[Path]:
             raise InputError(f"no JPEGs in {folder}")
         return [file.absolute() for file in files]
     try:
-        from PIL import Image
         from sklearn.datasets import load_sample_images
     except ImportError:
         raise InputError(

@@ -7,8 +7,13 @@ planned for a whole batch at once, as TensorFlow takes microseconds for every op
 
 from typing import NamedTuple
 
+import numpy as np
+
 from an_jax.data.filters import Filter, apply_filter, resizing_filter
 from an_jax.data.tf_on_cpu import tf
+
+# How a PNG begins, in pairs of bytes; width and height follow, two pairs each.
+PNG_START = np.frombuffer(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ">u2").astype(np.int32)
 
 
 class Plan(NamedTuple):
@@ -61,10 +66,24 @@ def with_margin(window: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 
 def image_size(encoded: tf.Tensor) -> tf.Tensor:
-    """int32 [height, width] of JPEG or PNG bytes; a JPEG is not decoded for it."""
+    """int32 [height, width] of JPEG or PNG bytes, which are not decoded for it."""
     return tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.io.extract_jpeg_shape(encoded)[:2],
+        lambda: _size_of_other(encoded),
+    )
+
+
+def _size_of_other(encoded):
+    """The size of what is no JPEG: of a PNG from its header, else by decoding."""
+    pairs = tf.io.decode_raw(encoded, tf.uint16, little_endian=False, fixed_length=24)
+    pairs = tf.cast(pairs, tf.int32)
+    size = pairs[11:7:-2]  # the lower halves of height and width
+    # A side beyond a JPEG's would be planned for before decoding shows that it is damage.
+    is_small = tf.reduce_all(size > 0) & (pairs[8] + pairs[10] == 0)
+    return tf.cond(
+        tf.reduce_all(pairs[:8] == PNG_START) & is_small,
+        lambda: size,
         lambda: tf.shape(decode_rgb(encoded))[:2],
     )
 

@@ -1,0 +1,42 @@
+"""What the commands set in jax, unless the user has."""
+
+import jax
+import pytest
+
+from an_jax.jax_settings import keep_compiled, multiply_in
+
+
+@pytest.fixture
+def unset():
+    """Nothing is set; what was, is set again afterwards."""
+    names = ("jax_compilation_cache_dir", "jax_default_matmul_precision")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name in names:
+        jax.config.update(name, None)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.parametrize(
+    ("output", "cache"),
+    [("results", "{cwd}/compilation_cache"), ("gs://b/runs/r50", "gs://b/runs/compilation_cache")],
+)
+def test_compiled_programs_are_kept_beside_the_output(unset, tmp_path, monkeypatch, output, cache):
+    monkeypatch.chdir(tmp_path)
+    keep_compiled(output)
+    assert jax.config.jax_compilation_cache_dir == cache.format(cwd=tmp_path)
+
+
+@pytest.mark.parametrize("given", ["/elsewhere", ""])
+def test_the_users_place_stays(unset, given):
+    """jax.config has it from the environment too; an empty one keeps nothing."""
+    jax.config.update("jax_compilation_cache_dir", given)
+    keep_compiled("results")
+    assert jax.config.jax_compilation_cache_dir == given
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [("float32", "highest"), ("bfloat16", None)])
+def test_precision_of_products(unset, dtype, precision):
+    multiply_in(dtype)
+    assert jax.config.jax_default_matmul_precision == precision
