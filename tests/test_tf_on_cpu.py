@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from an_jax.data.tf_on_cpu import tf, untuned
 from tests.processes import ROOT
 
 PROGRAM = """
@@ -23,3 +24,9 @@ def test_the_environment_is_the_users(given):
         [sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.stdout.split() == [str(given), "1", "False"], done.stderr
+
+
+def test_tuning_is_off_for_all_that_comes_before():
+    dataset = untuned(tf.data.Dataset.range(3).map(lambda n: n + 1, tf.data.AUTOTUNE))
+    assert not dataset.options().autotune.enabled
+    assert list(dataset.as_numpy_iterator()) == [1, 2, 3]

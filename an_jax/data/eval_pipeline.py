@@ -6,7 +6,7 @@ import numpy as np
 
 from an_jax.data import image_ops
 from an_jax.data.image_sets import Source
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.tf_on_cpu import tf, untuned
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
@@ -48,7 +48,7 @@ def eval_batches(
     encoded = examples.element_spec["image"].dtype == tf.string
     planned = examples.batch(batch_size if encoded else 1).map(plan, tf.data.AUTOTUNE).unbatch()
     batches = planned.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-    batches = batches.batch(batch_size).prefetch(2).as_numpy_iterator()
+    batches = untuned(batches.batch(batch_size).prefetch(2)).as_numpy_iterator()
     seen = 0
     while True:
         try:

@@ -9,7 +9,7 @@ import numpy as np
 from an_jax.data import image_ops
 from an_jax.data.augmentation import draw, plan_augmented
 from an_jax.data.sources import ImageList, TfdsSplit
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.tf_on_cpu import tf, untuned
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
@@ -136,7 +136,7 @@ def train_batches(
             prepare_all, cycle_length=2, block_length=b, num_parallel_calls=2, deterministic=True
         )
     )
-    batches = _read(dataset.batch(b).prefetch(2))
+    batches = _read(untuned(dataset.batch(b).prefetch(2)))
     for expected, batch in zip(positions, _by_step(batches, positions), strict=True):
         found = positions[:0] if batch is None else batch["position"]
         lost = np.setdiff1d(expected, found)
