@@ -15,6 +15,7 @@ import fnmatch
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -72,18 +73,23 @@ def run() -> None:
         raise InputError("--torch_compile needs --against=torch")
     if FLAGS.against:  # or JAX would take three quarters of a GPU before PyTorch gets any
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    results = {
+    measured = {
         "infer": run_throughput,
         "train": run_throughput,
         "data": run_data,
         "evaluate": run_evaluate,
         "startup": run_startup,
     }[FLAGS.mode]()
-    # Last, since it takes the device, which may be one that only one process can have.
-    machine = describe_machine(FLAGS.against == "torch")
-    print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
-    if FLAGS.json:
-        write(FLAGS.json, json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+    results = []
+    try:
+        results.extend(measured)  # keeps those before an error
+    finally:
+        # Last, since it takes the device, which may be one that only one process can have.
+        machine = describe_machine(FLAGS.against == "torch")
+        print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
+        if FLAGS.json and results:
+            found = {"machine": machine, "results": results}
+            write(FLAGS.json, json.dumps(found, indent=2) + "\n")
 
 
 def check_flags(asked: str) -> None:
@@ -93,7 +99,7 @@ def check_flags(asked: str) -> None:
             raise InputError(f"--{name} has no effect with {asked}")
 
 
-def run_throughput() -> list[dict]:
+def run_throughput() -> Iterator[dict]:
     """Modes infer and train."""
     from an_jax.benchmark.throughput import Settings, measure_model
     from an_jax.benchmark.throughput_report import csv_text, describe
@@ -109,13 +115,19 @@ def run_throughput() -> list[dict]:
         seconds=FLAGS.seconds,
         profile=FLAGS.profile,
     )
+    if settings.against_torch:
+        from an_jax.benchmark import torch_models, torch_programs
+
+        torch_programs.check_device()
+        for name in names():
+            torch_models.check_twin(name)
     results = []
     for name in names():
         results.append(measure_model(name, settings, say))
         print(describe(results[-1]), flush=True)
-    if FLAGS.csv:
-        write(FLAGS.csv, csv_text(results))
-    return [dataclasses.asdict(result) for result in results]
+        if FLAGS.csv:
+            write(FLAGS.csv, csv_text(results))
+        yield dataclasses.asdict(results[-1])
 
 
 def run_data() -> list[dict]:
@@ -125,23 +137,22 @@ def run_data() -> list[dict]:
     return measure_pipelines(FLAGS.images, FLAGS.repeats, FLAGS.seconds, print)
 
 
-def run_evaluate() -> list[dict]:
+def run_evaluate() -> Iterator[dict]:
     """Pipeline alone, model alone, and both together."""
     from an_jax.benchmark.evaluation import measure_evaluation
 
-    return [
-        measure_evaluation(
+    for name in names():
+        yield measure_evaluation(
             name, FLAGS.images, batch_size(), FLAGS.dtype, FLAGS.repeats, FLAGS.seconds, print
         )
-        for name in names()
-    ]
 
 
-def run_startup() -> list[dict]:
+def run_startup() -> Iterator[dict]:
     """How long evaluate.py takes for a single batch."""
     from an_jax.benchmark.startup import measure_startup
 
-    return [measure_startup(name, FLAGS.images, FLAGS.repeats, print) for name in names()]
+    for name in names():
+        yield measure_startup(name, FLAGS.images, FLAGS.repeats, print)
 
 
 def names() -> list[str]:
@@ -152,6 +163,8 @@ def names() -> list[str]:
     for pattern in FLAGS.models:
         matching = fnmatch.filter(list_models(), pattern) or [pattern]
         found.update((name, zoo.get_architecture(name)) for name in matching)
+    if not found:
+        raise InputError("--models names none")
     return list(found)
 
 

@@ -31,6 +31,18 @@ def record_error(record_property):
     return record
 
 
+@pytest.fixture
+def unset():
+    """Nothing of what commands set in jax is set; what was, is set again afterwards."""
+    names = ("jax_compilation_cache_dir", "jax_default_matmul_precision")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name in names:
+        jax.config.update(name, None)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory):
     path = tmp_path_factory.mktemp("data")

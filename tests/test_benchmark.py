@@ -12,6 +12,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import benchmark
+from an_jax.benchmark import throughput, torch_programs
 from an_jax.benchmark.timing import measure
 from an_jax.errors import InputError
 from configs import imagenet
@@ -59,6 +60,8 @@ def test_throughput_beside_pytorch(command, tmp_path, mode):
     assert result["samples_per_sec"] == pytest.approx(2e3 / result["step_time"])
     eager = result["torch"]["eager"]
     assert result["ratio"] == pytest.approx(eager["step_time"] / result["step_time"])
+    least, largest = result["ratio_range"]
+    assert least <= result["ratio"] <= largest
     for step in (result, eager):
         least, largest = step["step_time_range"]
         assert least <= step["step_time"] <= largest
@@ -75,6 +78,39 @@ def test_patterns_and_unknown_names(command):
         assert benchmark.names() == ["mobilenetv2_an", "mobilenetv2_bn", "resnet_20_bn"]
     with pytest.raises(InputError, match="unknown model 'resnet_50_xx'"):
         command(models=["resnet_50_xx"])
+
+
+def test_no_models(command):
+    with pytest.raises(InputError, match="--models names none"):
+        command(models=[])
+
+
+def test_missing_twins_are_told_before_anything_is_measured(monkeypatch, command):
+    monkeypatch.setattr(throughput, "measure_model", None)
+    with pytest.raises(InputError, match="no PyTorch twin of densenet_121_bn"):
+        command(models=["resnet_20_bn", "densenet_121_bn"], against="torch")
+
+
+def test_pytorch_on_another_device(monkeypatch):
+    monkeypatch.setattr(torch_programs, "DEVICE", "cuda")
+    with pytest.raises(InputError, match="JAX runs on cpu, PyTorch on cuda"):
+        torch_programs.check_device()
+
+
+def test_what_was_measured_before_an_error_is_kept(monkeypatch, command, tmp_path):
+    measure, table = throughput.measure_model, tmp_path / "table.csv"
+
+    def limited(name, *rest):
+        if name == "resnet_20_an_bn1":
+            raise InputError("out of memory")
+        return measure(name, *rest)
+
+    monkeypatch.setattr(throughput, "measure_model", limited)
+    with pytest.raises(InputError, match="out of memory"):
+        command(models=["resnet_20_bn", "resnet_20_an_bn1"], batch_size=2, csv=str(table))
+    (result,) = json.loads((tmp_path / "figures.json").read_text())["results"]
+    assert result["model"] == "resnet_20_bn"
+    assert len(table.read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,19 @@ def test_neither_the_start_nor_what_is_made_ahead_counts(monkeypatch):
     assert calls[-12:] == [*a, *b] * 3
 
 
+def test_steps_too_short_to_be_timed(monkeypatch):
+    """Where a start that varies hides them, by a clock that only the program moves."""
+    now, starts = 0.0, iter(range(100, 0, -1))
+
+    def run(n):
+        nonlocal now
+        now += next(starts) + 0.01 * n
+
+    monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: now))
+    with pytest.raises(InputError, match="fast: more steps took less time: use a longer --sec"):
+        timing.measure_started({"fast": run}, repeats=1, seconds=-9.0)
+
+
 def test_figures_keep_their_spread():
     ours, others = Times((0.25, 0.5, 0.2)), Times((0.5, 0.5, 0.5))
     assert timing.rates("rate", ours, 2) == {"rate": 8.0, "rate_range": (4.0, 10.0)}
@@ -132,7 +145,7 @@ def test_each_number_of_cores_has_a_process(monkeypatch, given, capsys):
 
 
 def test_input_pipelines_beside_pillow(folder):
-    times = pipelines._measure(sorted(folder.iterdir()), True, 2, 0.0)
+    times = pipelines._measure(sorted(folder.iterdir()), True, 2, 0.5)
     names = ["evaluation", "training", "evaluation, Pillow", "training, Pillow"]
     assert {name: len(t.turns) for name, t in times.items()} == dict.fromkeys(names, 2)
 
@@ -149,7 +162,7 @@ def test_a_folder_without_photographs(tmp_path):
 
 
 @pytest.mark.parametrize("slower", ["pipeline", "inference"])
-def test_evaluation_beside_its_parts(monkeypatch, given, slower):
+def test_evaluation_beside_its_parts(unset, monkeypatch, given, slower):
     def measure(programs, *, repeats, seconds):
         assert jax.config.jax_default_matmul_precision == "highest"  # as in evaluate.py
         for run in programs.values():
@@ -168,7 +181,7 @@ def test_evaluation_beside_its_parts(monkeypatch, given, slower):
 
 def test_the_device_is_free_during_the_runs(monkeypatch, given):
     order = []
-    monkeypatch.setattr(benchmark, "run_startup", lambda: order.append("runs"))
+    monkeypatch.setattr(benchmark, "run_startup", lambda: order.append("runs") or [])
     monkeypatch.setattr(machine, "describe_machine", lambda with_torch: order.append("jax") or {})
     with given(mode="startup"):
         benchmark.run()
@@ -180,7 +193,7 @@ def test_the_checkpoint_is_made_elsewhere(folder):
         "import benchmark, jax; from an_jax.benchmark import startup;"
         "startup.run = lambda root, number: print(len(list(root.rglob('*.JPEG')))) or 1.0;"
         f"benchmark.FLAGS(['', '--models={NAME}', '--images={folder}', '--repeats=2']);"
-        "print(benchmark.run_startup());"
+        "print(list(benchmark.run_startup()));"
         "assert not jax._src.xla_bridge.backends_are_initialized()"
     )
     done = subprocess.run(

@@ -6,18 +6,6 @@ import pytest
 from an_jax.jax_settings import keep_compiled, multiply_in
 
 
-@pytest.fixture
-def unset():
-    """Nothing is set; what was, is set again afterwards."""
-    names = ("jax_compilation_cache_dir", "jax_default_matmul_precision")
-    before = {name: getattr(jax.config, name) for name in names}
-    for name in names:
-        jax.config.update(name, None)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 @pytest.mark.parametrize(
     ("output", "cache"),
     [("results", "{cwd}/compilation_cache"), ("gs://b/runs/r50", "gs://b/runs/compilation_cache")],

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -26,7 +27,19 @@ def test_the_environment_is_the_users(given):
     assert done.stdout.split() == [str(given), "1", "False"], done.stderr
 
 
-def test_tuning_is_off_for_all_that_comes_before():
-    dataset = untuned(tf.data.Dataset.range(3).map(lambda n: n + 1, tf.data.AUTOTUNE))
-    assert not dataset.options().autotune.enabled
-    assert list(dataset.as_numpy_iterator()) == [1, 2, 3]
+def test_as_many_calls_as_there_are_cores(monkeypatch):
+    """Also on more than sixteen, which is what tf.data would begin with. All 24 calls meet."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 24)
+    meeting = threading.Barrier(24, timeout=60)
+
+    def call(n):
+        meeting.wait()
+        return n
+
+    dataset = tf.data.Dataset.range(48).map(
+        lambda n: tf.numpy_function(call, [n], tf.int64), tf.data.AUTOTUNE
+    )
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 24
+    found = untuned(dataset.with_options(options)).as_numpy_iterator()
+    assert list(found) == list(range(48))

@@ -22,7 +22,7 @@ RESULT = Throughput(
     **vars(STEP),
     **{"model": "resnet_50_bn", "mode": "infer", "dtype": "float32", "img_size": 224},
     **{"batch_size": 256, "samples_per_sec": 1234.5678, "param_count": 25.557, "gmacs": 4.111},
-    **{"macts": 11.112, "tflops": 10.1, "utilisation": None, "torch": {}, "ratio": None},
+    **{"macts": 11.112, "tflops": 10.1, "utilisation": None, "torch": {}},
 )
 
 
@@ -47,6 +47,7 @@ def test_in_words():
         utilisation=0.312,
         torch={"eager": dataclasses.replace(STEP, compile_seconds=None), "compile": STEP},
         ratio=1.0,
+        ratio_range=(0.9, 1.1),
     )
     step = "207.36 ms a step (200.00 to 210.00)"
     ours = "resnet_50_bn             infer float32 224 px, batch 256: 1234.6 img/s, "
@@ -54,7 +55,7 @@ def test_in_words():
     assert describe(RESULT) == ours
     assert describe(full) == (
         f"{ours} (31 % of the chip's peak); PyTorch (eager) {step}, 2.00 GiB; "
-        f"PyTorch (compile) {step}, compiled in 10.0 s, 2.00 GiB; ratio 1.00"
+        f"PyTorch (compile) {step}, compiled in 10.0 s, 2.00 GiB; ratio 1.00 (0.90 to 1.10)"
     )
 
 

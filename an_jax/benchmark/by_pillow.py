@@ -55,10 +55,11 @@ def _random_crop(image, rng, preprocessing, crop_scale):
         ratio = (4 / 3) ** rng.uniform(-1, 1)
         w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if w <= width and h <= height:
+            left, top = rng.randint(0, width - w), rng.randint(0, height - h)
             break
-    else:
-        w = h = min(width, height)
-    left, top = rng.randint(0, width - w), rng.randint(0, height - h)
+    else:  # the middle, at the nearest ratio that is allowed
+        w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+        left, top = (width - w) // 2, (height - h) // 2
     size = (preprocessing.image_size,) * 2
     image = image.crop((left, top, left + w, top + h)).resize(size, _filter(preprocessing))
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image

@@ -64,6 +64,6 @@ def measure_evaluation(
     say(
         "{model}: pipeline {pipeline:.1f}, inference {inference:.1f}, evaluation {evaluation:.1f} "
         "img/s; {share:.3f} ({share_range[0]:.3f} to {share_range[1]:.3f}) of the slower one "
-        "(one core for both: {bound:.3f})".format(**found)
+        "({bound:.3f} if both need the same cores)".format(**found)
     )
     return found

@@ -22,6 +22,7 @@ def describe_machine(with_torch: bool) -> dict[str, str | int]:
         "jax": jax.__version__,
         "matmul_precision": jax.config.jax_default_matmul_precision or "default",
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
         "XLA_PYTHON_CLIENT_PREALLOCATE": os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", ""),
     }
     if with_torch:

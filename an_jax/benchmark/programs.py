@@ -96,6 +96,8 @@ def _compiled(function, *arguments):
         compiled = function.lower(*arguments).compile()
         seconds = time.perf_counter() - began
     found = compiled.memory_analysis()
+    if found is None:  # some backends keep no account
+        return compiled, seconds, None
     memory = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
     return compiled, seconds, memory - found.alias_size_in_bytes
 

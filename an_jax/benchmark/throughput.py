@@ -9,7 +9,7 @@ import jax
 from an_jax import cost, zoo
 from an_jax.benchmark import programs
 from an_jax.benchmark.out_of_memory import free_memory, who_ran_out
-from an_jax.benchmark.timing import Times, measure
+from an_jax.benchmark.timing import Times, measure, ratio
 from an_jax.chips import PEAK_FLOPS
 from an_jax.errors import InputError
 
@@ -73,6 +73,7 @@ class Throughput(Step):
             without a known peak.
         torch: the steps of PyTorch by name: "eager", "compile".
         ratio: PyTorch's shortest step time over ours: above 1, ours is faster.
+        ratio_range: the least and the largest of one turn.
     """
 
     model: str
@@ -87,7 +88,8 @@ class Throughput(Step):
     tflops: float
     utilisation: float | None
     torch: dict[str, Step]
-    ratio: float | None
+    ratio: float | None = None
+    ratio_range: tuple[float, float] | None = None
 
 
 def measure_model(name: str, settings: Settings, say: Callable[[str], None]) -> Throughput:
@@ -106,7 +108,7 @@ def measure_model(name: str, settings: Settings, say: Callable[[str], None]) -> 
     while True:
         free_memory()  # of the model before, or of the larger batch
         try:
-            steps = _run(name, batch_size, size, settings, say)
+            steps, compared = _run(name, batch_size, size, settings, say)
             break
         except Exception as error:  # its traceback, which holds the arrays, ends with this block
             who = who_ran_out(error)
@@ -124,7 +126,6 @@ def measure_model(name: str, settings: Settings, say: Callable[[str], None]) -> 
     operations = gmacs * {"infer": 2, "train": 6}[settings.mode]
     tflops = operations * batch_size / ours.step_time
     peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
-    fastest = min((step.step_time for step in steps.values()), default=None)
     return Throughput(
         **vars(ours),
         model=name,
@@ -139,11 +140,12 @@ def measure_model(name: str, settings: Settings, say: Callable[[str], None]) -> 
         tflops=tflops,
         utilisation=peak and 1e12 * tflops / peak,
         torch=steps,
-        ratio=fastest and fastest / ours.step_time,
+        **compared,
     )
 
 
-def _run(name, batch_size, size, settings, say) -> dict[str, Step]:
+def _run(name, batch_size, size, settings, say) -> tuple[dict[str, Step], dict]:
+    """The steps of each program, and what `timing.ratio` says of ours and PyTorch's fastest."""
     make = {"infer": programs.inference, "train": programs.training}[settings.mode]
     found = {"ours": make(name, batch_size, size, settings.dtype)}
     if settings.against_torch:
@@ -164,7 +166,11 @@ def _run(name, batch_size, size, settings, say) -> dict[str, Step]:
     if settings.profile:
         with jax.profiler.trace(os.path.join(settings.profile, name)):
             found["ours"].run(PROFILED_STEPS)
-    return {key: _step(program, times[key]) for key, program in found.items()}
+    steps = {key: _step(program, times[key]) for key, program in found.items()}
+    twins = [t for key, t in times.items() if key != "ours"]
+    if not twins:
+        return steps, {}
+    return steps, ratio("ratio", times["ours"], min(twins, key=lambda t: t.median))
 
 
 def _step(program: programs.Program, times: Times) -> Step:

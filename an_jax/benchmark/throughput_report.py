@@ -39,7 +39,10 @@ def describe(result: Throughput) -> str:
         line += f" ({100 * result.utilisation:.0f} % of the chip's peak)"
     for name, step in result.torch.items():
         line += f"; PyTorch ({name}) {_describe_step(step)}"
-    return line if result.ratio is None else f"{line}; ratio {result.ratio:.2f}"
+    if result.ratio is None:
+        return line
+    least, largest = result.ratio_range
+    return f"{line}; ratio {result.ratio:.2f} ({least:.2f} to {largest:.2f})"
 
 
 def _describe_step(step: Step) -> str:

@@ -7,6 +7,8 @@ import statistics
 import time
 from collections.abc import Callable
 
+from an_jax.errors import InputError
+
 STARTED = 4  # steps, after which a program is in its stride
 
 
@@ -54,13 +56,17 @@ def measure_started(
     """As `measure`, for programs that take time to start and to end, which does not count.
 
     In its turn a program runs twice, from its start to its end: a few steps, then more. A step is
-    what the second run takes longer, over the steps that it has more; that is `seconds` or longer.
+    what the second run takes longer, over the steps that it has more; that is about `seconds`.
+
+    Raises:
+        InputError: `seconds` is too short to tell steps from what a start varies by.
     """
     turns = {}
     for name, run in programs.items():
         run(STARTED)  # compiles, and fills caches
         more = STARTED
-        while more * _further_step(run, more) < seconds:
+        # The lesser of two, for a start that happens to be long would end the search.
+        while more * min(_further_step(run, more), _further_step(run, more)) < seconds:
             more *= 2
         turns[name] = functools.partial(_further_step, run, more)
     return _by_turns(turns, repeats)
@@ -70,7 +76,10 @@ def _by_turns(turns, repeats) -> dict[str, Times]:
     found = {name: [] for name in turns}
     for _ in range(repeats):
         for name, turn in turns.items():
-            found[name].append(turn())
+            seconds = turn()
+            if seconds <= 0:
+                raise InputError(f"{name}: more steps took less time: use a longer --seconds")
+            found[name].append(seconds)
     return {name: Times(tuple(values)) for name, values in found.items()}
 
 

@@ -38,19 +38,19 @@ def create_torch_model(name: str, num_classes: int = 1000) -> nn.Module:
     Raises:
         InputError: unknown name, or a model without a twin.
     """
+    check_twin(name)
     architecture = zoo.get_architecture(name)
-    twins = {
-        resnet.ResNet: _resnet,
-        mobilenet_v2.MobileNetV2: _mobilenet_v2,
-        aognet.AOGNet: _aognet,
-    }
-    if architecture.network not in twins:
+    arguments = architecture.network.__init__.__kwdefaults__ | architecture.arguments
+    del arguments["dtype"]
+    return TWINS[architecture.network](**arguments, num_classes=num_classes)
+
+
+def check_twin(name: str) -> None:
+    """Raises InputError for a model without a twin."""
+    if zoo.get_architecture(name).network not in TWINS:
         raise InputError(
             f"no PyTorch twin of {name}; there are twins of ResNets, MobileNetV2 and AOGNets"
         )
-    arguments = architecture.network.__init__.__kwdefaults__ | architecture.arguments
-    del arguments["dtype"]
-    return twins[architecture.network](**arguments, num_classes=num_classes)
 
 
 def _resnet(
@@ -133,3 +133,10 @@ def _aognet(widths, depths, *, attentive, num_classes) -> nn.Module:
 
 def _classifying(network: dict[str, nn.Module], **head) -> nn.Module:
     return named_layers(**network, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), **head)
+
+
+TWINS = {
+    resnet.ResNet: _resnet,
+    mobilenet_v2.MobileNetV2: _mobilenet_v2,
+    aognet.AOGNet: _aognet,
+}

@@ -15,8 +15,18 @@ from an_jax.benchmark.programs import (
     synthetic_batch,
 )
 from an_jax.benchmark.torch_models import create_torch_model
+from an_jax.errors import InputError
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device() -> None:
+    """Raises InputError where JAX and PyTorch would run on different devices."""
+    if (jax.default_backend() == "gpu") != (DEVICE == "cuda"):
+        raise InputError(
+            f"JAX runs on {jax.default_backend()}, PyTorch on {DEVICE}: nothing can be compared; "
+            "install both for the GPU, or set JAX_PLATFORMS=cpu and CUDA_VISIBLE_DEVICES="
+        )
 
 
 def describe() -> dict[str, str | int]:

@@ -22,8 +22,9 @@ __all__ = ["tf", "untuned"]
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """With as many parallel calls of each map as there are cores: where tf.data may choose, it now
-    and then settles on a single one, and on half the rate."""
+    """With as many parallel calls of each map as TensorFlow has threads for them, one on a core:
+    where tf.data may choose, it now and then settles on a single one, and on half the rate."""
     options = tf.data.Options()
     options.autotune.enabled = False
+    options.autotune.initial_parallelism = os.cpu_count()  # or there would be 16 at most
     return dataset.with_options(options)
