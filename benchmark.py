@@ -66,8 +66,6 @@ def main(argv) -> int:
 
 def run() -> None:
     """Raises InputError where the user must mend something."""
-    from an_jax.benchmark.machine import describe_machine
-
     check_flags(f"--mode={FLAGS.mode}")
     if FLAGS.torch_compile and not FLAGS.against:
         raise InputError("--torch_compile needs --against=torch")
@@ -84,12 +82,20 @@ def run() -> None:
     try:
         results.extend(measured)  # keeps those before an error
     finally:
-        # Last, since it takes the device, which may be one that only one process can have.
-        machine = describe_machine(FLAGS.against == "torch")
-        print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
-        if FLAGS.json and results:
-            found = {"machine": machine, "results": results}
-            write(FLAGS.json, json.dumps(found, indent=2) + "\n")
+        if results:
+            report(results)
+
+
+def report(results: list[dict]) -> None:
+    """Prints the machine, and writes the JSON."""
+    from an_jax.benchmark.machine import describe_machine
+
+    # Last, since it takes the device, which may be one that only one process can have.
+    machine = describe_machine(FLAGS.against == "torch")
+    print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
+    if FLAGS.json:
+        found = {"machine": machine, "results": results}
+        write(FLAGS.json, json.dumps(found, indent=2) + "\n")
 
 
 def check_flags(asked: str) -> None:

@@ -28,7 +28,8 @@ CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
 def measure_startup(name: str, folder: str | None, repeats: int, say) -> dict:
     """Runs evaluate.py on a single batch, from nothing and then with what the first run compiled.
 
-    This process must not have used a device, which may serve one process only.
+    The first run may also be the first to read TensorFlow from disk. This process must not have
+    used a device, which may serve one process only.
 
     Args:
         name: of the zoo.
