@@ -8,8 +8,11 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
+from an_jax.training import loop
 from tests import fake_archives
+from tests.digits_runs import config
 from tests.small_model import random_split, save, softmax_of
 from tests.suite import run
 
@@ -68,3 +71,11 @@ def evaluated(tmp_path_factory, small_checkpoint, archives):
     arguments = ["--checkpoint", small_checkpoint, "--data_dir", archives, "--output_dir", out]
     assert run(*arguments, "--datasets", "all") == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A training run of two epochs of six steps."""
+    workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
+    loop.train(config(), workdir)
+    return workdir

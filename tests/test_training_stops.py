@@ -1,0 +1,139 @@
+"""Training runs in this process: what stops them, said in one line, and what it leaves alone."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+from etils import epath
+
+from an_jax import create_model, functional
+from an_jax.data.sources import ImageList
+from an_jax.errors import InputError
+from an_jax.training import loop, optimizer
+from an_jax.training.checkpoints import TrainCheckpoints
+from an_jax.training.step import init_state
+from tests.digits_runs import assert_same_end, config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"learning_rate": 1e12},
+            r"the loss is (nan|inf) at step \d+ .*lower the learning rate; none is saved yet",
+        ),
+        ({"dataset": "digit"}, "unknown dataset 'digit'; there are imagenet, folder, digits"),
+        ({"dataset": "folder"}, "no data directory given: .* --config.data_dir=DATA"),
+        ({"dataset": "imagenet", "data_dir": "/none"}, "no directory /none"),
+        ({"batch_size": 12}, r"12 does not divide among 8 device\(s\)"),
+        ({"init_from": "/none"}, "no checkpoint at /none"),
+    ],
+)
+def test_a_bad_configuration_stops_with_a_reason(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        loop.train(config(**changes), tmp_path / "run")
+
+
+def test_a_loss_that_becomes_nan_names_the_last_good_checkpoint(finished, tmp_path, monkeypatch):
+    workdir = epath.Path(tmp_path / "run")
+    make = loop.make_train_step
+
+    def spoilt(*args, **options):
+        step = make(*args, **options)
+
+        def run(state, images, labels):
+            if int(state.step) == 8:
+                state = state._replace(params=jax.tree.map(lambda p: p * jnp.nan, state.params))
+            return step(state, images, labels)
+
+        return run
+
+    monkeypatch.setattr(loop, "make_train_step", spoilt)
+    message = r"the loss is nan at step 9 \(epoch 2\): .*the last good checkpoint is step 6"
+    with pytest.raises(InputError, match=message):
+        loop.train(config(), workdir)
+
+
+def test_an_update_that_is_no_number_is_not_saved(tmp_path, monkeypatch):
+    """The loss is still finite at a step after which a checkpoint is due."""
+    build = loop.sgd
+
+    def spoilt(*args):
+        update = build(*args)
+
+        def run(gradients, state, params):
+            updates, after = update.update(gradients, state, params)
+            is_sixth = after[1][1].count == 6
+            return jax.tree.map(lambda u: jnp.where(is_sixth, jnp.inf, u), updates), after
+
+        return update._replace(update=run)
+
+    monkeypatch.setattr(loop, "sgd", spoilt)
+    with pytest.raises(InputError, match=r"the loss is nan at step 6 .*the last good .* is step 4"):
+        loop.train(config(checkpoint_steps=2), tmp_path / "run")
+
+
+def test_other_data_are_not_mixed_into_a_run(finished, monkeypatch):
+    opened = loop.open_train_set("digits", "")
+    source = opened.source
+    fewer = ImageList(source.filenames[:-1], source.labels[:-1], encoded=source.encoded[:-1])
+    less = loop.dataclasses.replace(opened, source=fewer)
+    monkeypatch.setattr(loop, "open_train_set", lambda *args: less)
+    before = (finished / "model.json").read_text()
+    with pytest.raises(InputError, match="holds a run on other data: the number of images"):
+        loop.train(config(), finished)
+    assert (finished / "model.json").read_text() == before
+
+
+def test_another_configuration_is_not_mixed_into_a_run(finished):
+    before = (finished / "config.json").read_text()
+    with pytest.raises(InputError, match=r"another configuration \(seed 0 -> 1\)"):
+        loop.train(config(seed=1), finished)
+    assert (finished / "config.json").read_text() == before
+
+
+def test_a_checkpoint_is_no_workdir(tmp_path, finished):
+    shutil.copy(finished / "model.json", tmp_path)
+    with pytest.raises(InputError, match="holds a checkpoint, not a run"):
+        loop.train(config(), tmp_path)
+
+
+def test_a_damaged_step_is_named(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    shutil.rmtree(workdir / "checkpoints/12/optimizer")
+    with pytest.raises(InputError, match=r"checkpoints/12 cannot be read: .*remove it to go on"):
+        loop.train(config(), workdir)
+    shutil.rmtree(workdir / "checkpoints/12")
+    loop.train(config(), workdir)
+    assert_same_end(epath.Path(workdir), finished)
+
+
+def test_a_damaged_configuration_is_named(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    (workdir / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
+        loop.train(config(), workdir)
+
+
+def test_an_unwritable_workdir_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        loop.train(config(), tmp_path / "file" / "run")
+
+
+def test_a_disk_that_is_too_full_for_a_checkpoint(tmp_path, monkeypatch):
+    """Said before anything is written; what was saved before stays."""
+    split = functional.split(create_model("resnet_20_bn", num_classes=10))
+    state = init_state(split, optimizer.sgd(0.1, 0.9, 1e-4))
+    with TrainCheckpoints(epath.Path(tmp_path), keep=2) as checkpoints:
+        checkpoints.save(1, state)
+        checkpoints.wait()
+        usage = shutil.disk_usage(tmp_path)._replace(free=1_500_000)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        message = r"cannot write to .*: 2 MB needed, 2 MB free; the last good checkpoint is step 1"
+        with pytest.raises(InputError, match=message):
+            checkpoints.save(2, state)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
