@@ -11,8 +11,8 @@ import pytest
 from etils import epath
 
 from an_jax.training.log import read_lines
+from tests.digits_runs import read_last
 from tests.processes import finish, start, start_two
-from tests.test_training import read_last
 
 ARGUMENTS = [
     "--config=configs/digits.py:bn",
