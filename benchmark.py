@@ -184,8 +184,8 @@ def run_plan() -> None:
     check_flags("--plan")
     if FLAGS.config is None:
         raise InputError("--plan needs --config=configs/imagenet.py:MODEL")
-    from an_jax.plan import describe, make_plan
-    from an_jax.tpu_compiler import look_for_no_tpu
+    from an_jax.benchmark.plan import describe, make_plan
+    from an_jax.benchmark.tpu_compiler import look_for_no_tpu
 
     look_for_no_tpu()
     plan = make_plan(FLAGS.config, FLAGS.plan)
@@ -196,7 +196,7 @@ def run_plan() -> None:
 
 def write(path: str, text: str) -> None:
     """Writes a file, whole or not at all."""
-    from an_jax.destination import replacing
+    from an_jax.files import replacing
 
     with replacing(path) as temporary:
         Path(temporary).write_text(text)

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates and reports; returns the exit status. Raises InputError where the user must mend
     something."""
     from an_jax import parallel
-    from an_jax.data.test_sets import expand_names
+    from an_jax.data.sets.test_sets import expand_names
     from an_jax.evaluation.published import check_comparable, compare_published
     from an_jax.evaluation.report import write_report
     from an_jax.evaluation.suite import Settings, Suite, find_checkpoints

@@ -29,7 +29,7 @@ def main(argv) -> int:
 def run() -> None:
     """Raises InputError where the user must mend something."""
     from an_jax import parallel
-    from an_jax.destination import absolute
+    from an_jax.files import absolute
     from an_jax.jax_settings import keep_compiled
 
     parallel.initialize()

@@ -19,8 +19,8 @@ from etils import epath
 from flax import nnx
 
 from an_jax import functional, zoo
-from an_jax.destination import absolute, check_destination, replacing, write_whole
 from an_jax.errors import InputError
+from an_jax.files import absolute, check_destination, replacing, write_whole
 
 CARD, WEIGHTS, STEPS, BEST = "model.json", "weights", "checkpoints", "best"
 DIGEST = "weights.sha256"

@@ -4,7 +4,7 @@ import os
 
 import jax
 
-from an_jax.destination import absolute
+from an_jax.files import absolute
 
 
 def keep_compiled(output: str | os.PathLike) -> None:

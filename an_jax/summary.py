@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from an_jax import zoo
-from an_jax.cost import Part, summarize
 from an_jax.errors import exit_status
-from an_jax.released import RELEASED
+from an_jax.zoo.cost import Part, summarize
+from an_jax.zoo.released import RELEASED
 
 
 def describe(name: str, image_size: int | None = None) -> str:

@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from an_jax import tpu_compiler
-from an_jax.chips import GIB
+from an_jax.benchmark import tpu_compiler
+from an_jax.benchmark.chips import GIB
 from an_jax.errors import InputError
 from an_jax.training.config import default_config
 

@@ -7,8 +7,8 @@ import torch
 
 from an_jax import functional, zoo
 from an_jax.checkpoint import WEIGHTS, ModelCard, restore_weights, save_checkpoint
-from an_jax.destination import check_destination
 from an_jax.errors import InputError
+from an_jax.files import check_destination
 from convert.aognet_v2 import current_names
 from convert.recognise import Recognised, recognise
 from convert.torch_file import read_state_dict, write_state_dict

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from an_jax.destination import replacing
 from an_jax.errors import InputError
+from an_jax.files import replacing
 
 # Bookkeeping such as a best accuracy is often a NumPy scalar: plain numbers, safe to read.
 _SCALAR = np.float64(0).__reduce__()[0]

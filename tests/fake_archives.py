@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from an_jax.data.class_index import imagenet_wnids, subset
-from an_jax.data.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS
+from an_jax.data.sets.class_index import imagenet_wnids, subset
+from an_jax.data.sets.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS
 from tests import pictures
 
 # Of the validation images: some in each of the subsets of 200 classes, and some in none.

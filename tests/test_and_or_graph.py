@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from PIL import Image
 
-from an_jax.draw_graph import main
 from an_jax.models.and_or_graph import AndOrGraph, Kind
 from an_jax.models.aognet import STAGES, AOGBlock, block_widths, gather
+from an_jax.zoo.draw_graph import main
 from tests import reference
 
 # The four graphs in use: nodes, order, and what each node computes.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from an_jax.data.class_index import imagenet_wnids
+from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sources import open_tfds
 from an_jax.errors import InputError
 from tests.pictures import encode, noise

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from an_jax.data.check import main
-from an_jax.data.class_index import SUBSETS, imagenet_wnids, subset
-from an_jax.data.image_sets import IMAGE_SETS
-from an_jax.data.test_sets import TEST_SETS
+from an_jax.data.sets.class_index import SUBSETS, imagenet_wnids, subset
+from an_jax.data.sets.image_sets import IMAGE_SETS
+from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.data.tf_on_cpu import tf
 from tests.test_builders import IMAGES, inside, prepare, write_tar
 

@@ -14,7 +14,7 @@ import pytest
 import evaluate as command
 from an_jax import functional, parallel
 from an_jax.checkpoint import ModelCard
-from an_jax.data.class_index import imagenet_wnids
+from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sources import ImageList
 from an_jax.evaluation import evaluator
 from an_jax.evaluation.evaluator import top_predictions

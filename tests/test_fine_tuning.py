@@ -7,8 +7,8 @@ from etils import epath
 
 from an_jax import functional, load_model, zoo
 from an_jax.checkpoint import ModelCard
-from an_jax.data import digits
-from an_jax.data.train_sets import open_train_set
+from an_jax.data.sets import digits
+from an_jax.data.sets.train_sets import open_train_set
 from an_jax.errors import InputError
 from an_jax.training import curves, loop
 from an_jax.training.fine_tune import initial_weights

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 from an_jax import zoo
-from an_jax.data import augmentation, image_ops
+from an_jax.data.images import augmentation, image_ops
 from an_jax.data.tf_on_cpu import tf
 from tests import pictures
 from tests.pictures import checkerboard, decode, encode, noise, smooth

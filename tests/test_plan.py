@@ -15,9 +15,9 @@ from jax.sharding import PartitionSpec as P
 
 import benchmark
 from an_jax import parallel
-from an_jax.chips import GIB
+from an_jax.benchmark.chips import GIB
+from an_jax.benchmark.plan import Plan, count_collectives, describe, make_plan
 from an_jax.errors import InputError
-from an_jax.plan import Plan, count_collectives, describe, make_plan
 from configs import imagenet
 
 PLAN = Plan("v5e:4x4", 16, 128, True, 4 * GIB, GIB, 3 * GIB, 1.97e12, 8.19e10, {}, 60.0)
@@ -86,7 +86,7 @@ def test_the_command_writes_json(monkeypatch, tmp_path, capsys):
         asked.append((config.model, topology))
         return PLAN
 
-    monkeypatch.setattr("an_jax.plan.make_plan", plan)
+    monkeypatch.setattr("an_jax.benchmark.plan.make_plan", plan)
     for name in ("TPU_SKIP_MDS_QUERY", "TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.setenv(name, "")
     if not benchmark.FLAGS.is_parsed():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from an_jax.data.class_index import imagenet_wnids, subset
-from an_jax.data.image_sets import open_image_set
-from an_jax.data.real_labels import read_real_labels
+from an_jax.data.sets.class_index import imagenet_wnids, subset
+from an_jax.data.sets.image_sets import open_image_set
+from an_jax.data.sets.real_labels import read_real_labels
 from an_jax.errors import InputError
 from tests.fake_archives import frames, jpeg, mp4
 from tests.fake_tfds import prepare

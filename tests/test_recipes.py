@@ -13,10 +13,10 @@ from absl import flags
 
 import an_jax
 from an_jax.errors import InputError
-from an_jax.released import RELEASED
 from an_jax.training import optimizer
 from an_jax.training.config import check_config
 from an_jax.training.targets import cross_entropy, mixup, smooth_targets
+from an_jax.zoo.released import RELEASED
 from configs import digits, imagenet, imagenet_200e_ls_mixup
 from tests.reference import FIXTURES
 

@@ -6,12 +6,12 @@ import json
 import pytest
 from PIL import Image
 
-from an_jax.data.test_sets import TEST_SETS
+from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.errors import InputError
 from an_jax.evaluation import plots, published, report, timm_csv
 from an_jax.evaluation.report import write_report
 from an_jax.evaluation.result import Result
-from an_jax.released import RELEASED
+from an_jax.zoo.released import RELEASED
 
 ARCHITECTURES = {"a": "resnet_50_bn", "b": "resnet_50_an_bn2", "c": "resnet_50_se_bn2"}
 CORRUPTED = {

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from an_jax.data import digits
-from an_jax.data.class_index import imagenet_wnids
 from an_jax.data.eval_pipeline import eval_batches
-from an_jax.data.image_sets import open_image_set
+from an_jax.data.sets import digits
+from an_jax.data.sets.class_index import imagenet_wnids
+from an_jax.data.sets.image_sets import open_image_set
+from an_jax.data.sets.test_sets import expand_names
 from an_jax.data.sources import ImageList, open_tfds
-from an_jax.data.test_sets import expand_names
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing

@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 
-from an_jax.data.image_sets import (
+from an_jax.data.sets.image_sets import (
     EXTRA_CORRUPTIONS,
 )
-from an_jax.data.test_sets import PUBLISHED, TEST_SETS, expand_names
+from an_jax.data.sets.test_sets import PUBLISHED, TEST_SETS, expand_names
 from an_jax.evaluation import evaluator
-from an_jax.released import RELEASED
+from an_jax.zoo.released import RELEASED
 from tests import fake_archives
 from tests.small_model import random_split, save
 from tests.suite import entries, run

@@ -8,8 +8,9 @@ import re
 import pytest
 
 import an_jax
-from an_jax import cost, functional, summary, zoo
-from an_jax.released import RELEASED, Recipe
+from an_jax import functional, summary, zoo
+from an_jax.zoo import cost
+from an_jax.zoo.released import RELEASED, Recipe
 from tests import reference
 
 # Of the same networks in timm's benchmark tables (results/benchmark-infer-amp-nchw-pt113-cu117-

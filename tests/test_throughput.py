@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from an_jax.benchmark import programs, torch_programs
+from an_jax.benchmark.chips import PEAK_FLOPS
 from an_jax.benchmark.out_of_memory import who_ran_out
 from an_jax.benchmark.throughput import Settings, Step, Throughput, measure_model
 from an_jax.benchmark.throughput_report import csv_text, describe
-from an_jax.chips import PEAK_FLOPS
 from an_jax.errors import InputError
 
 SETTINGS = Settings("infer", 4, None, "float32", False, False, 1, 0.0, None)

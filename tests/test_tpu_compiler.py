@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from an_jax import tpu_compiler
+from an_jax.benchmark import tpu_compiler
 from an_jax.training.config import default_config
 from benchmarks import tpu_bytes
 

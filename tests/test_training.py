@@ -12,9 +12,9 @@ from an_jax import create_model, functional, load_model
 from an_jax.checkpoint import ModelCard, best_step
 from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
-from an_jax.destination import write_whole
 from an_jax.errors import InputError
 from an_jax.evaluation.metrics import real_accuracy
+from an_jax.files import write_whole
 from an_jax.training import curves, loop, optimizer, validation
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.log import read_lines

@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from an_jax import functional, parallel, zoo
-from an_jax.data.normalization import normalize_images
+from an_jax.data.images.normalization import normalize_images
 from an_jax.training.optimizer import sgd
 from an_jax.training.step import init_state, make_train_step
 

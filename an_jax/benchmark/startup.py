@@ -17,7 +17,7 @@ import jax
 from an_jax import functional, zoo
 from an_jax.benchmark.photographs import photographs
 from an_jax.checkpoint import ModelCard, save_checkpoint
-from an_jax.data.class_index import imagenet_wnids
+from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.errors import InputError
 
 BATCH_SIZE = 16

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import jax
 
-from an_jax import cost, zoo
+from an_jax import zoo
 from an_jax.benchmark import programs
+from an_jax.benchmark.chips import PEAK_FLOPS
 from an_jax.benchmark.out_of_memory import free_memory, who_ran_out
 from an_jax.benchmark.timing import Times, measure, ratio
-from an_jax.chips import PEAK_FLOPS
 from an_jax.errors import InputError
+from an_jax.zoo import cost
 
 PROFILED_STEPS = 3
 

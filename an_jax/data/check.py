@@ -13,12 +13,12 @@ import posixpath
 import sys
 from collections.abc import Iterator, Sequence
 
-from an_jax.data.class_index import SUBSETS, imagenet_wnids, subset
-from an_jax.data.get import how_to_get
-from an_jax.data.image_sets import IMAGE_SETS, open_image_set
-from an_jax.data.real_labels import NUM_IMAGES, read_real_labels
+from an_jax.data.sets.class_index import SUBSETS, imagenet_wnids, subset
+from an_jax.data.sets.how_to_get import how_to_get
+from an_jax.data.sets.image_sets import IMAGE_SETS, open_image_set
+from an_jax.data.sets.real_labels import NUM_IMAGES, read_real_labels
+from an_jax.data.sets.test_sets import TEST_SETS, expand_names
 from an_jax.data.sources import ImageList, TfdsSplit, is_directory, list_directory, open_tfds
-from an_jax.data.test_sets import TEST_SETS, expand_names
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError, NotThereError, exit_status
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from an_jax.data import image_ops
-from an_jax.data.image_sets import Source
+from an_jax.data.images import image_ops
+from an_jax.data.sets.image_sets import Source
 from an_jax.data.tf_on_cpu import tf, untuned
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing

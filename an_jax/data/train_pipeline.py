@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from an_jax.data import image_ops
-from an_jax.data.augmentation import draw, plan_augmented
+from an_jax.data.images import image_ops
+from an_jax.data.images.augmentation import draw, plan_augmented
 from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.tf_on_cpu import tf, untuned
 from an_jax.errors import InputError

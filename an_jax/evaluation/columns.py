@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from an_jax.data.class_index import subset
-from an_jax.data.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS, SEVERITIES
-from an_jax.data.real_labels import labels_of
-from an_jax.data.test_sets import TestSet
+from an_jax.data.sets.class_index import subset
+from an_jax.data.sets.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS, SEVERITIES
+from an_jax.data.sets.real_labels import labels_of
+from an_jax.data.sets.test_sets import TestSet
 from an_jax.errors import InputError
 from an_jax.evaluation import metrics
 from an_jax.evaluation.alexnet import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS

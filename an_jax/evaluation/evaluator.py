@@ -10,8 +10,8 @@ import numpy as np
 
 from an_jax import functional, parallel
 from an_jax.data.eval_pipeline import Batch, eval_batches
-from an_jax.data.image_sets import Source
-from an_jax.data.normalization import normalize_images
+from an_jax.data.images.normalization import normalize_images
+from an_jax.data.sets.image_sets import Source
 from an_jax.errors import InputError
 from an_jax.evaluation.predictions import Predictions, label_spaces
 from an_jax.progress import progress_bar

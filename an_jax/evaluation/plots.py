@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from an_jax.data.test_sets import TEST_SETS
+from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.evaluation.result import Result
 
 _NORMS = {"bn": ("o", "#33658a"), "an": ("^", "#c1121f"), "se": ("s", "#b8730f")}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from an_jax.data.class_index import SUBSETS, subset
-from an_jax.destination import replacing
+from an_jax.data.sets.class_index import SUBSETS, subset
+from an_jax.files import replacing
 
 ALL = "all"  # the label space of all classes
 

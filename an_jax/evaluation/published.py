@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from an_jax.errors import InputError
 from an_jax.evaluation.report import table
 from an_jax.evaluation.result import Result
-from an_jax.released import RELEASED
+from an_jax.zoo.released import RELEASED
 
 ROUNDING = 0.0005  # accuracies were published with three decimals
 # Other JPEG decoders and another GPU's arithmetic change the prediction of a few images in ten

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from an_jax.destination import check_destination, replacing
 from an_jax.evaluation import plots, timm_csv
 from an_jax.evaluation.result import Result
+from an_jax.files import check_destination, replacing
 
 # Test sets that one number stands for instead of a pair of accuracies: its key and its name.
 _SINGLE = {

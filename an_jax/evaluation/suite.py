@@ -14,18 +14,18 @@ import numpy as np
 
 from an_jax import functional, parallel
 from an_jax.checkpoint import ModelCard, check_weights, is_checkpoint, load_model
-from an_jax.data.alexnet_p import read_alexnet_p
-from an_jax.data.class_index import SUBSETS
-from an_jax.data.image_sets import IMAGE_SETS, Source, open_image_set
-from an_jax.data.real_labels import labels_of, read_real_labels
+from an_jax.data.sets.alexnet_p import read_alexnet_p
+from an_jax.data.sets.class_index import SUBSETS
+from an_jax.data.sets.image_sets import IMAGE_SETS, Source, open_image_set
+from an_jax.data.sets.real_labels import labels_of, read_real_labels
+from an_jax.data.sets.test_sets import TEST_SETS, TestSet
 from an_jax.data.sources import ImageList
-from an_jax.data.test_sets import TEST_SETS, TestSet
-from an_jax.destination import check_destination
 from an_jax.errors import InputError, NotThereError
 from an_jax.evaluation.columns import References, score
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.predictions import ALL, Predictions
 from an_jax.evaluation.result import Result
+from an_jax.files import check_destination
 from an_jax.zoo import Preprocessing
 
 PREDICTIONS = "predictions"  # directory of what is kept, a file a model and image set

@@ -9,9 +9,9 @@ import csv
 import io
 from collections import defaultdict
 
-from an_jax.data.test_sets import TEST_SETS
+from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.evaluation.result import Result
-from an_jax.released import RELEASED
+from an_jax.zoo.released import RELEASED
 
 Row = dict[str, str]  # column -> cell
 

@@ -6,8 +6,8 @@ import sys
 
 from etils import epath
 
-from an_jax.destination import write_whole
 from an_jax.errors import InputError, exit_status
+from an_jax.files import write_whole
 from an_jax.training.log import EPOCHS, read_lines
 
 

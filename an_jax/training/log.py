@@ -8,8 +8,8 @@ import time
 from etils import epath
 
 from an_jax.data.tf_on_cpu import tf
-from an_jax.destination import write_whole
 from an_jax.errors import InputError
+from an_jax.files import write_whole
 
 EPOCHS, STEPS = "metrics.jsonl", "steps.jsonl"
 

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from an_jax import functional, parallel, zoo
 from an_jax.checkpoint import RANKINGS, ModelCard
+from an_jax.data.sets.train_sets import TrainSet, open_train_set
 from an_jax.data.train_pipeline import Augmentation, TrainBatch, steps_per_epoch, train_batches
-from an_jax.data.train_sets import TrainSet, open_train_set
-from an_jax.destination import absolute
 from an_jax.errors import InputError
+from an_jax.files import absolute
 from an_jax.progress import progress_bar
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.config import check_config

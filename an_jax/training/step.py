@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from an_jax import functional
-from an_jax.data.normalization import normalize_images
+from an_jax.data.images.normalization import normalize_images
 from an_jax.parallel import AXES, GROUP, MEMBER
 from an_jax.training.targets import cross_entropy, mixup, smooth_targets
 from an_jax.zoo import Preprocessing

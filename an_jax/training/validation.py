@@ -2,8 +2,8 @@
 
 from an_jax import functional
 from an_jax.checkpoint import ModelCard
-from an_jax.data.real_labels import labels_of
-from an_jax.data.train_sets import TrainSet
+from an_jax.data.sets.real_labels import labels_of
+from an_jax.data.sets.train_sets import TrainSet
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.metrics import real_accuracy, top_k_accuracy
 from an_jax.evaluation.predictions import ALL

@@ -6,8 +6,8 @@ import ml_collections
 from etils import epath
 
 from an_jax.checkpoint import CARD, STEPS, ModelCard
-from an_jax.destination import write_whole
 from an_jax.errors import InputError
+from an_jax.files import write_whole
 
 CONFIG = "config.json"
 # What a resumed run may have otherwise: where it runs and what is seen of it.

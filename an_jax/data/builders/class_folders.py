@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import tensorflow_datasets as tfds
 from etils import epath
 
-from an_jax.data.class_index import imagenet_wnids
+from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.errors import InputError
 
 _SUFFIXES = {"image": (".jpeg", ".jpg", ".png"), "video": (".mp4",)}

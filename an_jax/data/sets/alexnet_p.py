@@ -4,7 +4,7 @@
 import json
 import posixpath
 
-from an_jax.data.image_sets import PERTURBATIONS
+from an_jax.data.sets.image_sets import PERTURBATIONS
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 

@@ -20,4 +20,4 @@ def subset(name: str) -> tuple[int, ...]:
 
 
 def _data(file: str) -> str:
-    return resources.files("an_jax.data").joinpath(file).read_text()
+    return resources.files("an_jax.data.sets").joinpath(file).read_text()

@@ -2,7 +2,7 @@
 
 import math
 
-from an_jax.data import image_ops
+from an_jax.data.images import image_ops
 from an_jax.data.tf_on_cpu import tf
 
 _RATIOS = (3 / 4, 4 / 3)

@@ -5,8 +5,9 @@ import functools
 import posixpath
 from collections.abc import Callable, Mapping
 
-from an_jax.data import digits
-from an_jax.data.class_index import imagenet_wnids, subset
+from an_jax.data.images.videos import VideoList
+from an_jax.data.sets import digits
+from an_jax.data.sets.class_index import imagenet_wnids, subset
 from an_jax.data.sources import (
     ImageList,
     TfdsSplit,
@@ -17,7 +18,6 @@ from an_jax.data.sources import (
     open_tfds,
 )
 from an_jax.data.tf_on_cpu import tf
-from an_jax.data.videos import VideoList
 from an_jax.errors import InputError, NotThereError
 
 Source = ImageList | TfdsSplit | VideoList

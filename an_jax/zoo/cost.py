@@ -8,8 +8,9 @@ from unittest import mock
 import jax
 from flax import nnx
 
-from an_jax import functional, zoo
+from an_jax import functional
 from an_jax.nn import AttentiveNorm, BatchNorm, Conv, SqueezeExcite
+from an_jax.zoo import architectures
 
 
 @dataclasses.dataclass
@@ -47,7 +48,7 @@ def summarize(name: str, image_size: int | None = None) -> list[Part]:
     Raises:
         InputError: unknown name, or an image too small for the model.
     """
-    preprocessing = zoo.get_architecture(name).preprocessing
+    preprocessing = architectures.get_architecture(name).preprocessing
     if image_size is not None:
         preprocessing = dataclasses.replace(preprocessing, image_size=image_size)
     size = preprocessing.image_size
@@ -60,7 +61,7 @@ def summarize(name: str, image_size: int | None = None) -> list[Part]:
         return parts.setdefault(first, Part(first))
 
     def run(image):
-        model = zoo.create_model(name, rngs=zoo.ShapeOnlyRngs())
+        model = architectures.create_model(name, rngs=architectures.ShapeOnlyRngs())
         model.eval()
         paths = {id(m): ".".join(map(str, path)) for path, m in nnx.iter_modules(model)}
 

@@ -3,8 +3,8 @@
 import dataclasses
 import difflib
 
-from an_jax.data import digits
-from an_jax.data.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS, SEVERITIES
+from an_jax.data.sets import digits
+from an_jax.data.sets.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS, SEVERITIES
 from an_jax.errors import InputError
 
 

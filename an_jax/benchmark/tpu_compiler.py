@@ -9,8 +9,8 @@ import ml_collections
 from jax.experimental import topologies
 
 from an_jax import functional, parallel, zoo
-from an_jax.chips import TPUS
-from an_jax.data.normalization import normalize_images
+from an_jax.benchmark.chips import TPUS
+from an_jax.data.images.normalization import normalize_images
 from an_jax.errors import InputError
 from an_jax.training.config import check_config
 from an_jax.training.optimizer import cosine_schedule, sgd

@@ -1,12 +1,12 @@
-"""Draws the And-Or graph of an AOGNet block: `python -m an_jax.draw_graph 4 graph.png`."""
+"""Draws the And-Or graph of an AOGNet block: `python -m an_jax.zoo.draw_graph 4 graph.png`."""
 
 import argparse
 import sys
 from collections import defaultdict
 from pathlib import Path
 
-from an_jax.destination import replacing
 from an_jax.errors import exit_status
+from an_jax.files import replacing
 from an_jax.models.and_or_graph import AndOrGraph, Kind, Node
 
 _STYLES = {Kind.OR: ("o", "#8ecae6"), Kind.AND: ("s", "#ffb703"), Kind.TERMINAL: ("^", "#d9d9d9")}
@@ -83,7 +83,7 @@ def _places(graph: AndOrGraph) -> dict[Node, tuple[float, float]]:
 
 def main(argv=None) -> int:
     """Draws the graph that the arguments ask for; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m an_jax.draw_graph", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m an_jax.zoo.draw_graph", description=__doc__)
     parser.add_argument(
         "dim",
         type=int,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from an_jax.data.filters import Filter, apply_filter, resizing_filter
+from an_jax.data.images.filters import Filter, apply_filter, resizing_filter
 from an_jax.data.tf_on_cpu import tf
 
 # How a PNG begins, in pairs of bytes; width and height follow, two pairs each.

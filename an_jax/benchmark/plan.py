@@ -9,8 +9,8 @@ from collections import Counter
 import jax
 import ml_collections
 
-from an_jax.chips import GIB, TPUS, Chip
-from an_jax.tpu_compiler import lower_step, tpu_devices
+from an_jax.benchmark.chips import GIB, TPUS, Chip
+from an_jax.benchmark.tpu_compiler import lower_step, tpu_devices
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,10 @@ import dataclasses
 import posixpath
 from collections.abc import Callable, Sequence
 
-from an_jax.data import digits
-from an_jax.data.class_index import imagenet_wnids
-from an_jax.data.image_sets import Source, open_image_set
-from an_jax.data.real_labels import labels_of, read_real_labels
+from an_jax.data.sets import digits
+from an_jax.data.sets.class_index import imagenet_wnids
+from an_jax.data.sets.image_sets import Source, open_image_set
+from an_jax.data.sets.real_labels import labels_of, read_real_labels
 from an_jax.data.sources import (
     ImageList,
     TfdsSplit,

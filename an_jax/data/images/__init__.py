@@ -1,0 +1,1 @@
+"""Images as arrays: decoding, resizing and cropping, augmentation, normalization, videos."""

@@ -1,0 +1,27 @@
+"""The model zoo: architectures by name, released checkpoints, what a model costs."""
+
+from an_jax.zoo.architectures import (
+    ARCHITECTURES,
+    INTERPOLATIONS,
+    SMALL_ARCHITECTURES,
+    Architecture,
+    Preprocessing,
+    ShapeOnlyRngs,
+    abstract_model,
+    create_model,
+    get_architecture,
+    list_models,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "INTERPOLATIONS",
+    "SMALL_ARCHITECTURES",
+    "Architecture",
+    "Preprocessing",
+    "ShapeOnlyRngs",
+    "abstract_model",
+    "create_model",
+    "get_architecture",
+    "list_models",
+]
