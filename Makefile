@@ -1,6 +1,7 @@
 # make demo: the whole chain on real data.  make test: the tests.  Both install into .venv first.
 
 PYTHON ?= python3
+JOBS ?= 2
 PY := .venv/bin/python
 DEMO := runs/demo
 
@@ -30,18 +31,19 @@ demo: install
 	  --datasets digits,digits-noise,digits-blur,digits-rotation,digits-contrast,digits-translation
 
 test: install
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n $(JOBS) --dist loadfile
 
 test-all: install
-	$(PY) -m pytest -q -m 'slow or not slow'
+	$(PY) -m pytest -q -n $(JOBS) --dist loadfile -m 'slow or not slow'
 
 lint: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 format: install
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf .venv .hypothesis $(DEMO)
+	rm -rf .venv .cache .hypothesis .mypy_cache $(DEMO)

@@ -1,9 +1,13 @@
 """Shared by all tests: eight CPU devices, and a record of the errors that parity tests measure."""
 
 import os
-import tempfile
+from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+# Compiled programs are shared by all tests, by the commands that they start, and by later runs.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".cache" / "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import numpy as np
@@ -15,12 +19,6 @@ from tests import fake_archives
 from tests.digits_runs import config
 from tests.small_model import random_split, save, softmax_of
 from tests.suite import run
-
-jax.config.update("jax_num_cpu_devices", 8)
-# What one test has compiled, others and the commands they start need not compile again.
-compiled = tempfile.TemporaryDirectory()
-os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
-jax.config.update("jax_compilation_cache_dir", compiled.name)
 
 
 @pytest.fixture
