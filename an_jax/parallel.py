@@ -1,13 +1,14 @@
-"""Devices and processes: batches are split over all devices, which form groups.
+"""Data parallelism over the devices of all processes.
 
-The devices of a group share normalization statistics in training. The axis of the data is two in
-the mesh, (group, member), because `jax.shard_map` knows no collectives over parts of an axis.
+The mesh has two axes, (group, member), and batches are sharded over both. The devices of a group
+share normalization statistics in training. One axis would not do: `jax.shard_map` has no
+collectives over parts of an axis.
 """
 
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -23,13 +24,13 @@ T = TypeVar("T")
 
 
 def initialize() -> None:
-    """Joins the other processes of a TPU pod, a SLURM or an MPI job, if there are any.
+    """Joins the other processes of a TPU pod, a SLURM job or an MPI job, if there are any.
 
-    Elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who they are. To be
-    called before anything else of jax.
+    On other clusters the environment variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID describe the job. Call this before anything else of JAX.
 
     Raises:
-        InputError: only some of that is said.
+        InputError: some of these variables are set and others are missing.
     """
     given = {
         argument: int(os.environ[variable])
@@ -40,133 +41,141 @@ def initialize() -> None:
         if variable in os.environ
     }
     try:
-        # After an error on one process alone, the others are not to wait for it for long.
+        # Bounds the wait for a process that failed alone.
         jax.distributed.initialize(**given, shutdown_timeout_seconds=60)
     except ValueError as error:
         if given or "coordinator_address" not in str(error):
             raise InputError(f"the processes cannot find each other: {error}") from error
-        # Nothing says that there are several: this is the only process.
+        # No cluster was detected: this is the only process.
 
 
 def is_main_process() -> bool:
-    """Whether this process prints and writes."""
+    """Returns whether this is process 0, which prints and writes files."""
     return jax.process_index() == 0
 
 
 def on_main_process(function: Callable[[], T]) -> T | None:
-    """What a function returns that the main process alone calls; None on the others.
+    """Calls a function on process 0 alone; returns its result there, and None elsewhere.
 
     Raises:
-        InputError: on every process, if the function raises it or OSError.
+        InputError, OSError: on process 0 what the function raised, on the others an InputError.
     """
-    result, error = None, None
+    result: T | None = None
+    error: Exception | None = None
     if is_main_process():
         try:
             result = function()
-        except (InputError, OSError) as found:
-            error = found
+        except (InputError, OSError) as caught:
+            error = caught
     check_agreement("", error)
     return result
 
 
-def check_agreement(seen: str, error: Exception | None) -> None:
-    """Lets every process go on only if all can, and if all see the same.
+def check_agreement(fingerprint: str, error: Exception | None) -> None:
+    """Stops all processes if one has failed or if their fingerprints differ.
 
     Args:
-        seen: what must be the same on every process.
-        error: why this process cannot go on.
+        fingerprint: identifies what must be the same on every process.
+        error: the error of this process, if it has failed.
 
     Raises:
-        InputError: this process's own error, or that another one has failed or sees otherwise.
+        Exception: `error` itself on a process that has failed.
+        InputError: another process has failed or has a different fingerprint.
     """
     if error is not None and jax.process_count() == 1:
         raise error
-    digest = np.frombuffer(hashlib.sha256(seen.encode()).digest(), np.uint8)
-    everyones = _gather_equal(np.append(digest, np.uint8(error is not None)))
+    digest = np.frombuffer(hashlib.sha256(fingerprint.encode()).digest(), np.uint8)
+    reports = _gather_equal(np.append(digest, np.uint8(error is not None)))
     if error is not None:
         raise error
-    if everyones[:, -1].any():
-        raise InputError(f"stopped: process {everyones[:, -1].argmax()} has failed")
-    other = (everyones != everyones[0]).any(axis=1)
-    if other.any():
-        raise InputError(f"process {other.argmax()} does not see the same data as process 0")
+    has_failed = reports[:, -1]
+    if has_failed.any():
+        raise InputError(f"stopped: process {has_failed.argmax()} has failed")
+    differs = (reports != reports[0]).any(axis=1)
+    if differs.any():
+        raise InputError(f"process {differs.argmax()} does not see the same data as process 0")
 
 
 def agree(flag: bool) -> bool:
-    """The main process's flag, on every process."""
+    """Returns process 0's flag on every process."""
     return bool(_gather_equal(np.array([flag], np.uint8))[0, 0])
 
 
 def make_mesh(group_size: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of all devices, or of those given, in groups of `group_size`, which divides them."""
+    """Returns a mesh of all devices, or of the given ones.
+
+    Args:
+        group_size: devices that share normalization statistics; divides the number of devices.
+        devices: all devices of all processes by default.
+    """
     devices = jax.devices() if devices is None else devices
     shape = (len(devices) // group_size, group_size)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole: parameters, statistics, metrics."""
+    """Returns the sharding of arrays that every device holds: parameters, statistics, metrics."""
     return NamedSharding(mesh, P())
 
 
 def batched(mesh: Mesh) -> NamedSharding:
-    """The sharding of what is split along its first axis: images and labels."""
+    """Returns the sharding of arrays split along their first axis: images and labels."""
     return NamedSharding(mesh, P(AXES))
 
 
-def replicate(tree, mesh: Mesh):
-    """Copies a tree of arrays, the same on every process, to every device."""
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Copies a tree of arrays, equal on all processes, to every device."""
     return _distribute(tree, replicated(mesh))
 
 
-def shard_batch(batch, mesh: Mesh):
-    """A tree of this process's NumPy rows -> global arrays split over the mesh."""
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """Builds global arrays, sharded over the mesh, from a tree of this process's NumPy rows."""
     return _distribute(batch, batched(mesh))
 
 
-def _distribute(tree, sharding):
+def _distribute(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(
         lambda local: jax.make_array_from_process_local_data(sharding, np.asarray(local)), tree
     )
 
 
 def local_rows(array: jax.Array) -> np.ndarray:
-    """This process's rows of a global array that is split over the mesh, in their order."""
+    """Returns this process's rows, in order, of a global array that is sharded over the mesh."""
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 def share_of_process(n: int) -> range:
-    """The part of n rows that is this process's."""
+    """Returns the indices of this process's share of n rows."""
     return shares(n)[jax.process_index()]
 
 
 def shares(n: int) -> list[range]:
-    """Each process's part of n rows: contiguous, sizes differ by at most one."""
+    """Returns each process's share of n rows: contiguous, with sizes that differ by at most 1."""
     count = jax.process_count()
     return [range(n * i // count, n * (i + 1) // count) for i in range(count)]
 
 
 def gather(rows: np.ndarray, n: int) -> np.ndarray:
-    """Each process's rows, those of `share_of_process(n)`, -> all n rows on every process."""
+    """Returns all n rows on every process, given the rows of `share_of_process(n)` on each."""
     sizes = [len(share) for share in shares(n)]
-    filling = np.zeros((max(sizes) - len(rows), *rows.shape[1:]), rows.dtype)
-    everyones = _gather_equal(np.concatenate([rows, filling]))
-    return np.concatenate([part[:size] for part, size in zip(everyones, sizes, strict=True)])
+    padding = np.zeros((max(sizes) - len(rows), *rows.shape[1:]), rows.dtype)
+    padded_shares = _gather_equal(np.concatenate([rows, padding]))
+    return np.concatenate([part[:size] for part, size in zip(padded_shares, sizes, strict=True)])
 
 
 def total(number: int) -> int:
-    """The sum of the numbers that the processes have."""
+    """Returns the sum of the processes' numbers."""
     return int(_gather_equal(np.array([number])).sum())
 
 
 def largest(number: int) -> int:
-    """The largest of the numbers that the processes have."""
+    """Returns the largest of the processes' numbers."""
     return int(_gather_equal(np.array([number])).max())
 
 
 def _gather_equal(rows: np.ndarray) -> np.ndarray:
-    """Arrays of the same shape on every process, stacked."""
+    """Stacks the processes' arrays, which have equal shapes."""
     if jax.process_count() == 1:
         return rows[None]
     return np.asarray(multihost_utils.process_allgather(rows))
