@@ -32,7 +32,7 @@ def initialize() -> None:
     Raises:
         InputError: some of these variables are set and others are missing.
     """
-    given = {
+    given: dict[str, Any] = {
         argument: int(os.environ[variable])
         for argument, variable in (
             ("num_processes", "JAX_NUM_PROCESSES"),
