@@ -15,6 +15,7 @@ from convert.aognet_v2 import current_names
 from convert.recognise import NUM_TENSORS, recognise
 from convert.torch_layout import torch_layout
 from tests import reference
+from tests.test_convert import assert_same
 
 AMBIGUOUS = ["resnet_34_se_bn1", "resnet_34_se_bn2"]
 # Model of the older release -> architecture. Where two recipes train the same network,
@@ -65,13 +66,6 @@ def shapes(name):
 
 def tensors(name):
     return {key: torch.tensor(value) for key, value in reference.state_dict(name).items()}
-
-
-def assert_same(actual, expected):
-    """Checks that state dicts are equal bit by bit and in the same order."""
-    assert list(actual) == list(expected)
-    assert [t.dtype for t in actual.values()] == [t.dtype for t in expected.values()]
-    assert all(torch.equal(actual[key], expected[key]) for key in expected)
 
 
 def models(names, fast=frozenset()):
