@@ -1,4 +1,4 @@
-"""Checkpoints that describe themselves: `model.json` beside the weights says how to use them.
+"""Checkpoints that describe themselves: `model.json` beside the weights names the model.
 
 converted                       trained (a working directory of train.py)
 ├── model.json                  ├── model.json
@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
+from jax.typing import DTypeLike
 
 from an_jax import functional, zoo
 from an_jax.errors import InputError
@@ -24,8 +26,8 @@ from an_jax.files import absolute, check_destination, replacing, write_whole
 
 CARD, WEIGHTS, STEPS, BEST = "model.json", "weights", "checkpoints", "best"
 DIGEST = "weights.sha256"
-# By what an epoch of a run is the best: accuracy by the images' own labels, and by ReaL's.
-RANKINGS = {
+# The metrics that rank the epochs of a run: top-1 accuracy by the original and by ReaL labels.
+RANKINGS: dict[str, Callable[[Mapping[str, float]], float]] = {
     "val_top1": lambda metrics: metrics["val_top1"],
     "real_top1": lambda metrics: metrics.get("real_top1", 0.0),
 }
@@ -33,13 +35,13 @@ RANKINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """What there is to know about a checkpoint besides its weights.
+    """Describes a checkpoint's model and the origin of its weights.
 
     Attributes:
-        model: architecture, a name of the zoo.
+        model: name of the architecture in the zoo.
         num_classes: number of logits.
-        preprocessing: how images become inputs.
-        source: where the weights came from; free-form, JSON.
+        preprocessing: turns images into inputs.
+        source: the origin of the weights, free-form JSON.
     """
 
     model: str
@@ -49,12 +51,12 @@ class ModelCard:
 
     @classmethod
     def read(cls, checkpoint: str | os.PathLike) -> "ModelCard":
-        """Reads CHECKPOINT/model.json. Raises InputError if it is none."""
+        """Reads CHECKPOINT/model.json. Raises InputError if it is missing or invalid."""
         path = epath.Path(checkpoint)
         if not path.is_dir():
             raise InputError(f"no checkpoint at {path}: there is no such directory")
         if not (path / CARD).is_file():
-            raise InputError(f"{path} is no checkpoint of this project: it has no {CARD}")
+            raise InputError(f"{path} is not a checkpoint of this project: it has no {CARD}")
         try:
             fields = json.loads((path / CARD).read_text())
             values = fields["preprocessing"].items()
@@ -75,22 +77,22 @@ class ModelCard:
 
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
-    """Whether `path` looks like a checkpoint of this project."""
+    """Returns whether `path` looks like a checkpoint of this project."""
     return (epath.Path(path) / CARD).is_file()
 
 
-def load_model(path: str | os.PathLike, *, dtype=jnp.float32) -> nnx.Module:
-    """The model of a converted checkpoint, or of a training run (its best step), in eval mode.
+def load_model(path: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> nnx.Module:
+    """Loads a converted checkpoint, or the best step of a training run, as a model in eval mode.
 
     Args:
-        path: directory of the checkpoint; it knows its own architecture.
-        dtype: compute dtype, float32 or bfloat16; logits are float32.
+        path: directory of the checkpoint or training run.
+        dtype: compute dtype, float32 or bfloat16. Logits are float32.
 
     Returns:
         A module that maps normalized images [N, H, W, 3] to logits [N, num_classes].
 
     Raises:
-        InputError: no checkpoint there, or one that is damaged.
+        InputError: the checkpoint is missing or damaged.
     """
     card = ModelCard.read(path)
     model = zoo.abstract_model(card.model, num_classes=card.num_classes, dtype=dtype)
@@ -101,15 +103,20 @@ def load_model(path: str | os.PathLike, *, dtype=jnp.float32) -> nnx.Module:
     return model
 
 
-def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, functional.Arrays]:
-    """Arrays {"params", "batch_stats"} of a checkpoint, onto this process's first device.
+def restore_weights(
+    path: str | os.PathLike, params: functional.NamedArrays, batch_stats: functional.NamedArrays
+) -> dict[str, functional.Arrays]:
+    """Restores a checkpoint's weights onto this process's first device.
 
     Args:
         path: directory of the checkpoint.
-        params, batch_stats: the shapes and dtypes expected (flat, as functional.split gives them).
+        params, batch_stats: arrays of the expected names, shapes and dtypes, real or abstract.
+
+    Returns:
+        The arrays {"params", "batch_stats"}.
 
     Raises:
-        InputError: files are missing, damaged, or of other names or shapes.
+        InputError: files are missing or damaged, or the arrays have other names or shapes.
     """
     directory = _weights_directory(absolute(path))
     expected = {"params": params, "batch_stats": batch_stats}
@@ -118,8 +125,8 @@ def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, f
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         expected,
     )
-    # What can be checked is checked first: a restore that fails midway leaves threads behind that
-    # print errors, and changed bytes may load as other weights.
+    # Check before restoring: a restore that fails midway leaves threads behind that print errors,
+    # and changed bytes may load as other weights.
     _check_digests(directory)
     try:
         _check_shapes(expected, ocp.PyTreeCheckpointHandler().metadata(directory).tree)
@@ -131,26 +138,31 @@ def restore_weights(path: str | os.PathLike, params, batch_stats) -> dict[str, f
 
 
 def check_weights(path: str | os.PathLike) -> None:
-    """Raises InputError if a checkpoint's files are not those that were written."""
+    """Raises InputError if a checkpoint's weight files have changed since they were written."""
     _check_digests(_weights_directory(absolute(path)))
 
 
-def _check_shapes(expected, stored) -> None:
+def _check_shapes(
+    expected: Mapping[str, functional.NamedArrays],
+    stored: Mapping[str, Mapping[str, ocp.metadata.ArrayMetadata]],
+) -> None:
     for group, arrays in expected.items():
-        shapes = {path: tuple(leaf.shape) for path, leaf in arrays.items()}
-        found = {path: tuple(leaf.shape) for path, leaf in stored[group].items()}
-        different = sorted(p for p in shapes | found if shapes.get(p) != found.get(p))
+        expected_shapes = {path: tuple(leaf.shape) for path, leaf in arrays.items()}
+        stored_shapes = {path: tuple(leaf.shape) for path, leaf in stored[group].items()}
+        paths = expected_shapes | stored_shapes
+        different = sorted(p for p in paths if expected_shapes.get(p) != stored_shapes.get(p))
         if different:
             path = different[0]
             raise ValueError(
                 f"{len(different)} arrays do not fit the model, such as {path}: "
-                f"{found.get(path)}, expected {shapes.get(path)}"
+                f"{stored_shapes.get(path)}, expected {expected_shapes.get(path)}"
             )
 
 
 def _digests(weights: epath.Path) -> str:
-    """A line a file, in the format of `sha256sum`."""
+    """Returns the digests of all files, in the format of `sha256sum`."""
     files = sorted(directory / name for directory, _, names in weights.walk() for name in names)
+    # Not hashlib.file_digest: files opened in a bucket lack readinto.
     return "".join(
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(weights.parent)}\n"
         for path in files
@@ -164,14 +176,21 @@ def _check_digests(weights: epath.Path) -> None:
     if not set(digests.read_text().splitlines()) <= set(_digests(weights).splitlines()):
         raise InputError(
             f"the files in {weights} are not those that were written (`sha256sum -c {DIGEST}` "
-            "tells which): convert or copy it again"
+            "lists them); convert or copy the checkpoint again"
         )
 
 
 def save_checkpoint(
-    path: str | os.PathLike, card: ModelCard, params, batch_stats, *, overwrite: bool = False
+    path: str | os.PathLike,
+    card: ModelCard,
+    params: functional.NamedArrays,
+    batch_stats: functional.NamedArrays,
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Writes a checkpoint whole or not at all: beside its destination, read back, then renamed.
+    """Writes a checkpoint whole or not at all.
+
+    It is written beside its destination, read back, compared, and then renamed.
 
     Raises:
         InputError: the destination exists and `overwrite` is not set, or it cannot be written.
@@ -186,11 +205,15 @@ def save_checkpoint(
         (temporary / DIGEST).write_text(_digests(epath.Path(temporary) / WEIGHTS))
         read = restore_weights(temporary, params, batch_stats)
         if not jax.tree.all(jax.tree.map(np.array_equal, arrays, read)):
-            raise InputError(f"{path} was written but reads back differently: check the disk")
+            raise InputError(f"{path} reads back differently from what was written; check the disk")
 
 
 def best_step(workdir: epath.Path) -> int:
-    """The step with the best val_top1 of a run. Raises InputError if none is saved."""
+    """Returns the step of a training run with the best val_top1.
+
+    Raises:
+        InputError: no step is saved yet.
+    """
     options = ocp.CheckpointManagerOptions(best_fn=RANKINGS["val_top1"], create=False)
     step = None
     if (workdir / BEST).is_dir():

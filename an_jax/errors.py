@@ -1,4 +1,4 @@
-"""The errors that a user can mend: the message says what is wrong and what to do."""
+"""Errors that users can fix. The message says what is wrong, where, and what to do."""
 
 import sys
 from collections.abc import Callable
@@ -7,17 +7,20 @@ from collections.abc import Callable
 class InputError(ValueError):
     """Bad input: a missing or damaged file, a wrong name, shape or count.
 
-    The commands print its message after "error:" and exit with status 1, without a traceback; see
+    The commands print the message after "error:" and exit with status 1, without a traceback; see
     `exit_status`.
     """
 
 
 class NotThereError(InputError):
-    """A data set that is not there at all."""
+    """A data set is missing altogether."""
 
 
 def exit_status(command: Callable[[], int | None]) -> int:
-    """Runs a command; returns its exit status: what it returns, or 0, or 1 after an InputError."""
+    """Runs a command and returns its exit status.
+
+    The status is what the command returns, with None as 0, or 1 after an InputError.
+    """
     try:
         return command() or 0
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Writing a file or a directory whole or not at all, and over nothing that is not ours."""
+"""Path handling: absolute paths, checks of destinations, atomic writes."""
 
 import contextlib
 import os
@@ -12,48 +12,56 @@ from an_jax.errors import InputError
 
 
 def write_whole(path: epath.Path, content: str | bytes) -> None:
-    """Writes a file that a kill leaves as it was or as it shall be. Raises OSError."""
+    """Writes a file atomically: after a kill it has either the old or the new content.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
 
 
 def absolute(path: str | os.PathLike) -> epath.Path:
-    """The path from the root; one such as gs:// stays as it is."""
-    path = epath.Path(path)
-    return path if path.is_absolute() else path.absolute()
+    """Returns the absolute path. A URL such as gs://bucket/run is absolute already."""
+    result = epath.Path(path)
+    return result if result.is_absolute() else result.absolute()
 
 
 def check_destination(
     path: str | os.PathLike, *, overwrite: bool, holds: str | None = None
 ) -> None:
-    """Raises InputError if `path` exists, unless to overwrite a thing of the kind to be written.
+    """Checks that `path` is free, or may be overwritten because it is of the kind to be written.
 
     Args:
-        path: what is going to be written.
-        overwrite: whether it may replace something.
-        holds: for a directory, an entry that shows it to be of this kind; None for a file.
+        path: the file or directory to be written.
+        overwrite: whether it may be replaced.
+        holds: an entry that every directory of this kind has; None if a file is to be written.
+
+    Raises:
+        InputError: it exists and must not be replaced.
     """
     path = Path(path)
     if not path.exists():
         return
     if holds is None and not path.is_file():
-        raise InputError(f"{path} exists and is no file: it is left alone")
+        raise InputError(f"{path} exists and is not a file; choose another destination")
     if holds is not None and not (path / holds).exists():
-        raise InputError(f"{path} exists and holds no {holds}: it is left alone")
+        raise InputError(f"{path} exists and has no {holds} in it; choose another destination")
     if not overwrite:
         raise InputError(f"{path} exists already; give --overwrite to replace it")
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; on success what is there takes the place of `path`.
+    """Yields a temporary path beside `path`, which replaces `path` on success.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the path cannot be written.
     """
     path = Path(path).absolute()
-    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{x}") for x in ("tmp", "old"))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -63,7 +71,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except InputError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:  # a full disk is any of the three
+    except (OSError, RuntimeError, ValueError) as error:  # a full disk raises any of the three
         raise InputError(f"cannot write {path}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,7 +1,7 @@
 """The functional core: a model as a static definition and two flat dictionaries of arrays.
 
-Only here are modules split and merged. A dictionary maps dotted paths, such as
-"layer1.0.conv1.kernel", to arrays: easy to jit, to save, to compare and to select from by name.
+Modules are split and merged only here. A dictionary maps dotted paths, such as
+"layer1.0.conv1.kernel", to arrays. It is easy to jit, save, compare and select from by name.
 """
 
 from collections.abc import Mapping
@@ -9,19 +9,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+import numpy as np
+from flax import nnx, traverse_util
 
 from an_jax.nn.batch_norm import BatchNorm
 
 Arrays = dict[str, jax.Array]
+NamedArrays = Mapping[str, jax.Array] | Mapping[str, np.ndarray]
 
 
 class Split(NamedTuple):
-    """A model taken apart.
+    """A model split into its static and its numeric parts.
 
     Attributes:
-        definition: everything static, hashable.
-        params: what is trained.
+        definition: the static part, hashable.
+        params: the trained arrays.
         batch_stats: the running statistics.
     """
 
@@ -31,25 +33,28 @@ class Split(NamedTuple):
 
 
 def split(model: nnx.Module) -> Split:
-    """Takes a model (or an abstract one) apart."""
-    definition, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return Split(definition, _flatten(params), _flatten(batch_stats))
+    """Splits a model, which may be abstract."""
+    definition, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = map(_flatten, states)
+    return Split(definition, params, batch_stats)
 
 
 def merge(definition: nnx.GraphDef, params: Arrays, batch_stats: Arrays) -> nnx.Module:
-    """Puts a model together again; it shares no variable with another."""
+    """Builds a new model from the parts. It shares no variable with any other model."""
     return nnx.merge(definition, _nest(params), _nest(batch_stats), copy=True)
 
 
-def apply_eval(definition, params: Arrays, batch_stats: Arrays, images: jax.Array) -> jax.Array:
-    """Logits [N, num_classes] of normalized images [N, H, W, 3], with running statistics."""
+def apply_eval(
+    definition: nnx.GraphDef, params: Arrays, batch_stats: Arrays, images: jax.Array
+) -> jax.Array:
+    """Returns the logits [N, num_classes] of normalized images [N, H, W, 3] in eval mode."""
     model = merge(definition, params, batch_stats)
     model.eval()
     return model(images)
 
 
 def apply_train(
-    definition,
+    definition: nnx.GraphDef,
     params: Arrays,
     batch_stats: Arrays,
     images: jax.Array,
@@ -57,25 +62,32 @@ def apply_train(
     *,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, Arrays]:
-    """Logits with the statistics of the batch, and the running statistics after it.
+    """Runs the forward pass in training mode.
 
-    The `dropout_key` decides what is dropped; with None nothing is. The batch is this device's
-    own, or under `jax.shard_map` that of all devices along the mesh axis `axis_name`.
+    Args:
+        definition, params, batch_stats: the model.
+        images: normalized images [N, H, W, 3].
+        dropout_key: the random key of dropout. None disables dropout.
+        axis_name: the mesh axis, under `jax.shard_map`, whose devices share normalization
+            statistics. None normalizes with this device's own batch.
+
+    Returns:
+        The logits [N, num_classes], and the updated running statistics.
     """
     model = merge(definition, params, batch_stats)
     model.train()
     modules = [module for _, module in nnx.iter_modules(model)]
-    for i, layer in enumerate(m for m in modules if isinstance(m, nnx.Dropout)):
-        layer.deterministic = dropout_key is None
-        layer.rngs = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
-    for layer in (m for m in modules if isinstance(m, BatchNorm)):
-        layer.axis_name = axis_name
+    for i, dropout in enumerate(m for m in modules if isinstance(m, nnx.Dropout)):
+        dropout.deterministic = dropout_key is None
+        dropout.rngs = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
+    for norm in (m for m in modules if isinstance(m, BatchNorm)):
+        norm.axis_name = axis_name
     logits = model(images)
     return logits, _flatten(nnx.state(model, nnx.BatchStat))
 
 
-def count(arrays: Arrays) -> int:
-    """Number of values in all arrays together."""
+def count(arrays: NamedArrays) -> int:
+    """Returns the total number of values in the arrays."""
     return sum(array.size for array in arrays.values())
 
 
@@ -83,12 +95,12 @@ def _flatten(state: nnx.State) -> Arrays:
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
 
 
-def _nest(arrays: Mapping) -> dict:
-    tree = {}
-    for path, value in arrays.items():
-        *parents, name = (int(p) if p.isdigit() else p for p in path.split("."))
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = jnp.asarray(value)  # NumPy arrays would be changed in place
-    return tree
+def _nest(arrays: Arrays) -> dict:
+    # jnp.asarray, because the merged model would update NumPy arrays in place.
+    return traverse_util.unflatten_dict(
+        {_split_path(path): jnp.asarray(value) for path, value in arrays.items()}
+    )
+
+
+def _split_path(path: str) -> tuple[str | int, ...]:
+    return tuple(int(part) if part.isdigit() else part for part in path.split("."))

@@ -1,4 +1,4 @@
-"""What the commands set in jax before they compute."""
+"""JAX settings that the commands share."""
 
 import os
 
@@ -8,17 +8,18 @@ from an_jax.files import absolute
 
 
 def keep_compiled(output: str | os.PathLike) -> None:
-    """Keeps compiled programs for the next start, in `compilation_cache` beside the output.
+    """Caches compiled programs in `compilation_cache` beside the output.
 
-    A place that the user has named, by JAX_COMPILATION_CACHE_DIR or in jax.config, stays.
+    A cache that the user has set, by JAX_COMPILATION_CACHE_DIR or in jax.config, is kept.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    # jax defines its settings at run time, unseen by mypy.
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         cache = absolute(output).parent / "compilation_cache"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def multiply_in(dtype: str) -> None:
-    """Makes matrix products as exact as the compute dtype: "float32" or "bfloat16"."""
+    """Sets the precision of matrix products to the compute dtype, "float32" or "bfloat16"."""
     if dtype == "float32":
-        # Otherwise a GPU would multiply in TF32 and a TPU in bfloat16.
+        # By default a GPU would multiply in TF32 and a TPU in bfloat16.
         jax.config.update("jax_default_matmul_precision", "highest")

@@ -1,4 +1,4 @@
-"""Progress bars with rate and ETA; in a log, a line twice a minute."""
+"""Progress bars with rate and ETA."""
 
 import sys
 
@@ -8,22 +8,23 @@ from tqdm import tqdm
 def progress_bar(
     total: int, title: str, *, initial: int = 0, nested: bool = False, hidden: bool = False
 ) -> tqdm:
-    """A bar that counts images.
+    """Returns a bar that counts images. In a log file it prints two lines a minute.
 
     Args:
-        total: images in all.
-        title: stands before the bar.
-        initial: images done before.
-        nested: below another bar: goes when it is full, and is not drawn in a log.
-        hidden: not drawn: another process draws it.
+        total: number of images.
+        title: text before the bar.
+        initial: number of images done before.
+        nested: whether it is below another bar. It then disappears when full, and is not printed
+            in a log file.
+        hidden: whether to print nothing, because another process does.
     """
-    terminal = sys.stderr.isatty()
+    is_terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
         initial=initial,
         desc=title,
         unit="img",
         leave=not nested,
-        disable=hidden or (nested and not terminal),
-        mininterval=0.1 if terminal else 30.0,
+        disable=hidden or (nested and not is_terminal),
+        mininterval=0.1 if is_terminal else 30.0,
     )

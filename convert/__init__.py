@@ -1,1 +1,1 @@
-"""The bridge between PyTorch `.pth` files and checkpoints: `python -m convert --help`."""
+"""Conversion between PyTorch `.pth` files and checkpoints: `python -m convert --help`."""

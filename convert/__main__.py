@@ -1,17 +1,18 @@
-"""Command line of the bridge between PyTorch `.pth` files and checkpoints."""
+"""Converts between PyTorch `.pth` files and checkpoints."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from an_jax.errors import exit_status
 
 
-def main(argv=None) -> int:
-    """Parses the arguments and converts; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line `argv` and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m convert", description=__doc__)
     parser.add_argument("source", help="a .pth file; with --to-torch, a checkpoint directory")
     parser.add_argument(
-        "destination", help="a checkpoint directory to write; with --to-torch, a .pth file"
+        "destination", help="the checkpoint directory to write; with --to-torch, the .pth file"
     )
     parser.add_argument(
         "--model", help="the architecture (default: recognised from keys and shapes)"
@@ -22,14 +23,14 @@ def main(argv=None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing destination")
     args = parser.parse_args(argv)
     if args.to_torch and args.model:
-        parser.error("--model goes with a .pth source: a checkpoint knows its own")
+        parser.error("--model needs a .pth source: a checkpoint names its own model")
     try:
         from convert.bridge import from_torch, to_torch
     except ImportError as error:
         print(f"error: {error}; conversion needs: pip install 'an_jax[convert]'", file=sys.stderr)
         return 1
 
-    def convert():
+    def convert() -> None:
         if args.to_torch:
             to_torch(args.source, args.destination, overwrite=args.overwrite)
         else:

@@ -1,5 +1,6 @@
-"""Conversion in both directions; exact, complete, and leaving nothing behind when it fails."""
+"""Converts between PyTorch `.pth` files and checkpoints, exactly and whole or not at all."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,60 +11,80 @@ from an_jax.checkpoint import WEIGHTS, ModelCard, restore_weights, save_checkpoi
 from an_jax.errors import InputError
 from an_jax.files import check_destination
 from convert.aognet_v2 import current_names
-from convert.recognise import Recognised, recognise
+from convert.recognise import recognise
 from convert.torch_file import read_state_dict, write_state_dict
-from convert.torch_layout import COUNTER, torch_layout
+from convert.torch_layout import COUNTER, TorchTensor, torch_layout
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def from_torch(source, destination, *, model=None, overwrite=False, say=print) -> ModelCard:
+def from_torch(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    model: str | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], object] = print,
+) -> ModelCard:
     """Converts a `.pth` file into a checkpoint.
 
     Args:
         source: the `.pth` file.
-        destination: directory of the checkpoint.
-        model: architecture; recognised from keys and shapes when not given.
-        overwrite: whether an existing destination is replaced.
-        say: receives the lines of the report.
+        destination: the checkpoint directory to write.
+        model: the architecture; None recognises it from keys and shapes.
+        overwrite: whether to replace an existing checkpoint.
+        say: called with each line of the report.
+
+    Returns:
+        The model card of the new checkpoint.
 
     Raises:
-        InputError: any defect of the file, or an existing destination; nothing is written then.
+        InputError: the file is invalid, or the destination exists. Nothing is written.
     """
     check_destination(destination, overwrite=overwrite, holds=WEIGHTS)
     tensors, description = read_state_dict(source)
     names = current_names(tensors)
     num_renamed = sum(old != new for old, new in names.items())
-    description += f", {num_renamed} of them under AOGNet-V2's names" if num_renamed else ""
+    if num_renamed:
+        description += f", {num_renamed} of them under AOGNet-V2's names"
     say(f"read        {source}: {description}")
     tensors = {names[key]: tensor for key, tensor in tensors.items()}
-    found = recognise({key: tuple(tensor.shape) for key, tensor in tensors.items()}, model)
-    given = " (given)" if model else ""
-    say(f"recognised  {found.model}{given}, {found.num_classes} classes")
-    arrays = _to_arrays(tensors, found)
-    split = functional.split(zoo.abstract_model(found.model, num_classes=found.num_classes))
-    params = {path: arrays[path] for path in split.params}
-    batch_stats = {path: arrays[path] for path in split.batch_stats}
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    name, num_classes, layout = recognise(shapes, model)
+    say(f"recognised  {name}{' (given)' if model else ''}, {num_classes} classes")
+    params, batch_stats = _to_arrays(tensors, layout)
     say(
-        f"checked     {len(arrays)} tensors in place, none missing, none left over, all finite; "
-        f"{functional.count(params) / 1e6:.3f} M parameters"
+        f"checked     {len(params) + len(batch_stats)} tensors in place, none missing, none left "
+        f"over, all finite; {functional.count(params) / 1e6:.3f} M parameters"
     )
     card = ModelCard(
-        model=found.model,
-        num_classes=found.num_classes,
-        preprocessing=zoo.get_architecture(found.model).preprocessing,
-        source={"file": Path(source).name, COUNTER: _counters(tensors)},
+        model=name,
+        num_classes=num_classes,
+        preprocessing=zoo.get_architecture(name).preprocessing,
+        source={"file": Path(source).name, COUNTER: _read_counters(tensors)},
     )
     save_checkpoint(destination, card, params, batch_stats, overwrite=overwrite)
     say(f"wrote       {destination} and read it back: equal bit for bit")
     return card
 
 
-def to_torch(checkpoint, destination, *, overwrite=False, say=print) -> None:
+def to_torch(
+    checkpoint: str | Path,
+    destination: str | Path,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], object] = print,
+) -> None:
     """Converts a checkpoint into a state dict that the released PyTorch code loads strictly.
 
+    Args:
+        checkpoint: a checkpoint, or the working directory of a training run.
+        destination: the `.pth` file to write.
+        overwrite: whether to replace an existing file.
+        say: called with each line of the report.
+
     Raises:
-        InputError: no (whole) checkpoint, or an existing destination.
+        InputError: the checkpoint is missing or damaged, or the destination exists.
     """
     check_destination(destination, overwrite=overwrite)
     card = ModelCard.read(checkpoint)
@@ -76,45 +97,58 @@ def to_torch(checkpoint, destination, *, overwrite=False, say=print) -> None:
     for tensor in torch_layout(card.model, card.num_classes):
         if tensor.path is None:
             count = counters.get(tensor.key, 0) if isinstance(counters, dict) else counters
-            tensors[tensor.key] = np.int64(count)
+            tensors[tensor.key] = np.array(count, np.int64)
         else:
             tensors[tensor.key] = tensor.to_torch(np.asarray(arrays[tensor.path]))
     write_state_dict(destination, tensors)
     say(f"wrote       {destination}: a state dict of {len(tensors)} tensors")
 
 
-def _to_arrays(tensors: dict[str, torch.Tensor], found: Recognised) -> dict[str, np.ndarray]:
-    """Path -> float32 array in our layout. Raises InputError that lists every unusable tensor."""
-    arrays, defects = {}, []
-    for tensor in found.layout:
+def _to_arrays(
+    tensors: dict[str, torch.Tensor], layout: tuple[TorchTensor, ...]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns params and batch_stats, each path -> float32 array.
+
+    Raises:
+        InputError: some tensors are unusable. The message lists all of them.
+    """
+    params: dict[str, np.ndarray] = {}
+    batch_stats: dict[str, np.ndarray] = {}
+    defects = []
+    for tensor in layout:
         if tensor.path is None:
             continue
         value = tensors[tensor.key]
-        if value.dtype not in _DTYPES:
-            defects.append(f"{tensor.key} is {value.dtype}, not float32, float16 or bfloat16")
-        elif value.layout != torch.strided or value.is_meta:
-            defects.append(f"{tensor.key} is no dense tensor")
-        elif not torch.isfinite(value).all():
-            bad = value.numel() - int(torch.isfinite(value).sum())
-            defects.append(f"{tensor.key} has {bad} NaN or infinite values")
-        else:
-            arrays[tensor.path] = np.ascontiguousarray(
-                tensor.from_torch(value.detach().float().numpy())
-            )
+        defect = _find_defect(value)
+        if defect:
+            defects.append(f"{tensor.key} {defect}")
+            continue
+        array = tensor.from_torch(value.detach().float().numpy())
+        (params if tensor.is_param else batch_stats)[tensor.path] = np.ascontiguousarray(array)
     if defects:
         raise InputError("unusable tensors:\n  " + "\n  ".join(defects))
-    return arrays
+    return params, batch_stats
 
 
-def _counters(tensors: dict[str, torch.Tensor]) -> int | dict[str, int]:
-    """The batches that each norm has seen: one number where all agree, as they do after training.
+def _find_defect(value: torch.Tensor) -> str | None:
+    if value.dtype not in _DTYPES:
+        return f"is {value.dtype}, not float32, float16 or bfloat16"
+    if value.layout != torch.strided or value.is_meta:
+        return "is not a dense tensor"
+    num_bad = value.numel() - int(torch.isfinite(value).sum())
+    return f"has {num_bad} NaN or infinite values" if num_bad else None
 
-    They serve nothing here, but a round trip gives them back.
+
+def _read_counters(tensors: dict[str, torch.Tensor]) -> int | dict[str, int]:
+    """Returns num_batches_tracked: one number if all norms agree, as they do after training.
+
+    The models do not use it, but a round trip restores it.
     """
-    counters = {key: value for key, value in tensors.items() if key.endswith(COUNTER)}
-    odd = [key for key, value in counters.items() if value.dtype not in (torch.int64, torch.int32)]
-    if odd:
-        raise InputError(f"unusable tensors: {odd[0]} is {counters[odd[0]].dtype}, not int64")
-    counters = {key: int(value) for key, value in counters.items()}
+    counters = {}
+    for key, value in tensors.items():
+        if key.endswith(COUNTER):
+            if value.dtype not in (torch.int64, torch.int32):
+                raise InputError(f"unusable tensors: {key} is {value.dtype}, not int64")
+            counters[key] = int(value)
     distinct = set(counters.values())
     return counters if len(distinct) > 1 else next(iter(distinct), 0)

@@ -1,6 +1,6 @@
-"""Which model of the zoo a state dict is of, told from its keys and shapes alone."""
+"""Recognises a state dict's architecture by its keys and shapes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from an_jax import zoo
@@ -11,9 +11,45 @@ _CLASSIFIERS = [
     f"{name}.{kind}" for name in ("fc", "classifier", "classifier.1") for kind in ("weight", "bias")
 ]
 
+# Tensors per state dict, counters (num_batches_tracked) excluded. Building a model's layout takes
+# up to a second, so only the models with as many tensors as the file are built and compared.
+NUM_TENSORS = {
+    "aognet_12m_bn": 1605,
+    "aognet_12m_an": 1725,
+    "aognet_40m_bn": 1964,
+    "aognet_40m_an": 2104,
+    "densenet_121_bn": 606,
+    "densenet_121_an": 896,
+    "mobilenetv2_bn": 262,
+    "mobilenetv2_an": 347,
+    "resnet_34_bn": 182,
+    "resnet_34_an_bn1": 262,
+    "resnet_34_an_bn2": 262,
+    "resnet_34_an_bn12": 342,
+    "resnet_34_se_bn1": 214,
+    "resnet_34_se_bn2": 214,
+    "resnet_34_se_bn12": 246,
+    "resnet_50_bn": 267,
+    "resnet_50_an_bn2": 347,
+    "resnet_50_an_bn3": 347,
+    "resnet_50_an_bn123": 507,
+    "resnet_50_an_all": 532,
+    "resnet_50_se_bn2": 299,
+    "resnet_50_se_bn3": 299,
+    "resnet_50_se_bn123": 363,
+    "resnet_101_bn": 522,
+    "resnet_101_an": 687,
+    "resnetv1d_50_bn": 277,
+    "resnetv1d_50_an": 357,
+    "resnetv1d_101_bn": 532,
+    "resnetv1d_101_an": 697,
+    "resnet_20_bn": 107,
+    "resnet_20_an_bn1": 152,
+}
+
 
 class Recognised(NamedTuple):
-    """A state dict's model, its number of classes and its layout."""
+    """A state dict's architecture, number of classes and layout."""
 
     model: str
     num_classes: int
@@ -21,7 +57,7 @@ class Recognised(NamedTuple):
 
 
 class Differences(NamedTuple):
-    """How the tensors of a file differ from those of a model, a line each."""
+    """The differences between a file's tensors and a model's, one description each."""
 
     missing: list[str]
     unexpected: list[str]
@@ -37,43 +73,58 @@ class Differences(NamedTuple):
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]], model: str | None = None) -> Recognised:
-    """Finds the one model whose state dict has exactly these keys and shapes.
+    """Finds the architecture whose state dict has exactly these keys and shapes.
 
     Args:
-        shapes: key -> shape; counters (num_batches_tracked) may be absent.
-        model: the architecture, where it is known; then only this one is considered.
+        shapes: key -> shape. Counters (num_batches_tracked) may be missing.
+        model: the architecture, if known. No other is tried.
 
     Raises:
-        InputError: none fits (all differences to the nearest are listed), or several do.
+        InputError: no architecture matches (the message lists all differences from the nearest), or
+            several do.
     """
     num_classes = next((shapes[key][0] for key in _CLASSIFIERS if shapes.get(key)), 1000)
     if num_classes < 1:
-        raise InputError("the head has no classes")
+        raise InputError("the classifier has 0 classes")
     if model is not None:
         zoo.get_architecture(model)
-    candidates = [model] if model else [*zoo.ARCHITECTURES, *zoo.SMALL_ARCHITECTURES]
-    layouts = {name: torch_layout(name, num_classes) for name in candidates}
-    differences = {name: _compare(shapes, layout) for name, layout in layouts.items()}
-    fitting = [name for name in candidates if not any(differences[name])]
-    if len(fitting) == 1:
-        return Recognised(fitting[0], num_classes, layouts[fitting[0]])
-    if fitting:
+        candidates = [model]
+    else:
+        candidates = [*zoo.ARCHITECTURES, *zoo.SMALL_ARCHITECTURES]
+    size = sum(not key.endswith(COUNTER) for key in shapes)
+    matches = [
+        name
+        for name in candidates
+        if NUM_TENSORS.get(name, size) == size and not any(_compare(shapes, name, num_classes))
+    ]
+    if len(matches) > 1:
         raise InputError(
-            f"ambiguous: {' and '.join(fitting)} have the same keys and shapes; "
-            f"say which it is with --model"
+            f"ambiguous: {' and '.join(matches)} have the same keys and shapes; "
+            "choose one with --model"
         )
-    nearest = min(candidates, key=lambda name: sum(map(len, differences[name])))
-    count = sum(map(len, differences[nearest]))
-    if not model and count > len(shapes) / 2:
-        raise InputError(
-            f"unknown architecture: of {len(shapes)} tensors the nearest model, {nearest}, "
-            f"differs in {count}; give --model to see how (known: {', '.join(candidates)})"
-        )
-    raise InputError(f"the tensors do not fit {nearest}:{differences[nearest]}")
+    if not matches:
+        raise InputError(_explain(shapes, candidates, num_classes))
+    return Recognised(matches[0], num_classes, torch_layout(matches[0], num_classes))
 
 
-def _compare(shapes, layout) -> Differences:
-    expected = {tensor.key: tensor.shape for tensor in layout}
+def _explain(
+    shapes: Mapping[str, tuple[int, ...]], candidates: Sequence[str], num_classes: int
+) -> str:
+    """Describes how a state dict differs from the nearest candidate."""
+    differences = {name: _compare(shapes, name, num_classes) for name in candidates}
+    counts = {name: sum(map(len, difference)) for name, difference in differences.items()}
+    nearest = min(candidates, key=counts.__getitem__)
+    if len(candidates) > 1 and counts[nearest] > len(shapes) / 2:
+        return (
+            f"unknown architecture: the {len(shapes)} tensors have {counts[nearest]} differences "
+            f"from the nearest model, {nearest}; list them with --model {nearest} "
+            f"(known models: {', '.join(candidates)})"
+        )
+    return f"the tensors do not fit {nearest}:{differences[nearest]}"
+
+
+def _compare(shapes: Mapping[str, tuple[int, ...]], model: str, num_classes: int) -> Differences:
+    expected = {tensor.key: tensor.shape for tensor in torch_layout(model, num_classes)}
     return Differences(
         [key for key in expected if key not in shapes and not key.endswith(COUNTER)],
         [key for key in shapes if key not in expected],

@@ -1,5 +1,6 @@
-"""The bridge: every model of the zoo, both ways, and the older release of AOGNet-V2."""
+"""The conversion of every model of the zoo in both directions, and of AOGNet-V2's files."""
 
+import math
 import random
 
 import numpy as np
@@ -7,17 +8,19 @@ import pytest
 import torch
 
 import an_jax
+from an_jax import zoo
 from an_jax.errors import InputError
 from convert.__main__ import main
 from convert.aognet_v2 import current_names
-from convert.recognise import recognise
+from convert.recognise import NUM_TENSORS, recognise
+from convert.torch_layout import torch_layout
 from tests import reference
+from tests.test_convert import assert_same
 
 AMBIGUOUS = ["resnet_34_se_bn1", "resnet_34_se_bn2"]
-FAST = {"resnet_50_an_bn2", "mobilenetv2_an", "densenet_121_an", "aognet_12m_an"}
-# All models of the older release. Where a recipe changes nothing in the network, the tensors and
-# the goldens of both are the same, and tests/fixtures has them once.
-OF_AOGNET_V2 = {
+# Model of the older release -> architecture. Where two recipes train the same network,
+# tests/fixtures has its tensors and goldens once.
+AOGNET_V2 = {
     "aognet-12m-imagenet": "aognet_12m_bn",
     "aognet-12m-an-imagenet": "aognet_12m_an",
     "aognet-40m-imagenet": "aognet_40m_bn",
@@ -38,15 +41,14 @@ OF_AOGNET_V2 = {
 }
 
 
-def of_aognet_v2(name):
-    """Name of the fixture."""
+def fixture_name(name):
     name = name.removesuffix("-200e-lbsmth-mixup") if name.startswith("aognet") else name
     return f"aognet_v2/{name}"
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Runs the command in an empty directory; returns what it reports."""
+    """Returns a function that runs the command in an empty directory and returns its report."""
     monkeypatch.chdir(tmp_path)
 
     def convert(*arguments):
@@ -66,13 +68,6 @@ def tensors(name):
     return {key: torch.tensor(value) for key, value in reference.state_dict(name).items()}
 
 
-def assert_same(actual, expected):
-    """Bit by bit, and in the same order."""
-    assert list(actual) == list(expected)
-    assert [t.dtype for t in actual.values()] == [t.dtype for t in expected.values()]
-    assert all(torch.equal(actual[key], expected[key]) for key in expected)
-
-
 def models(names, fast=frozenset()):
     return pytest.mark.parametrize(
         "name", [pytest.param(n, marks=[] if n in fast else pytest.mark.slow) for n in names]
@@ -84,18 +79,48 @@ def test_recognise(name):
     if name in AMBIGUOUS:
         with pytest.raises(InputError, match="ambiguous: {} and {} have".format(*AMBIGUOUS)):
             recognise(shapes(name))
-    found = recognise(shapes(name), name if name in AMBIGUOUS else None)
-    assert (found.model, found.num_classes) == (name, 1000)
-    assert [tensor.key for tensor in found.layout] == list(shapes(name))
+    recognised = recognise(shapes(name), name if name in AMBIGUOUS else None)
+    assert (recognised.model, recognised.num_classes) == (name, 1000)
+    assert [tensor.key for tensor in recognised.layout] == list(shapes(name))
+    num_params = sum(math.prod(t.shape) for t in recognised.layout if t.is_param)
+    assert num_params == reference.manifest(name)["num_params"]
 
 
-@pytest.mark.parametrize("name", ["aognet_12m_bn", "densenet_121_an", "mobilenetv2_bn"])
+def test_number_of_tensors():
+    """A model that is missing in the table is built for every file."""
+    assert NUM_TENSORS.keys() == zoo.ARCHITECTURES.keys() | zoo.SMALL_ARCHITECTURES.keys()
+    for name in an_jax.list_models():
+        tensors = [key for key in shapes(name) if not key.endswith("num_batches_tracked")]
+        assert NUM_TENSORS[name] == len(tensors), name
+
+
+def test_nearest_model():
+    """All differences are listed, whatever the number of tensors."""
+    almost = shapes("mobilenetv2_bn") | {"stem.0.weight": (10, 64), "extra": (7,)}
+    del almost["classifier.1.bias"], almost["layer1.0.conv.0.0.weight"]
+    with pytest.raises(InputError) as error:
+        recognise(almost)
+    assert str(error.value) == (
+        "the tensors do not fit mobilenetv2_bn:\n"
+        "  missing (2): layer1.0.conv.0.0.weight; classifier.1.bias\n"
+        "  unexpected (1): extra\n"
+        "  wrong shape (1): stem.0.weight is (10, 64), not (32, 3, 3, 3)"
+    )
+
+
+def test_unknown_architecture():
+    message = "the 6 tensors have 113 differences from the nearest model, resnet_20_bn;"
+    with pytest.raises(InputError, match=f"unknown architecture: {message}"):
+        recognise(dict.fromkeys("abcdef", (10, 64)))
+
+
+@pytest.mark.parametrize("name", ["densenet_121_bn", "mobilenetv2_bn"])
 def test_number_of_classes(name):
     other = {k: (7, *s[1:]) if s[:1] == (1000,) else s for k, s in shapes(name).items()}
     assert recognise(other)[:2] == (name, 7)
 
 
-@models(an_jax.list_models(), FAST)
+@models(an_jax.list_models())
 def test_round_trip(name, run):
     expected = tensors(name)
     torch.save(dict(random.Random(0).sample(list(expected.items()), len(expected))), "x.pth")
@@ -108,7 +133,7 @@ def test_round_trip(name, run):
 
 
 @pytest.mark.parametrize(
-    ("name", "ours", "theirs", "axes"),
+    ("name", "path", "key", "axes"),
     [
         ("resnet_50_an_bn2", "conv1.kernel", "conv1.weight", (2, 3, 1, 0)),
         ("resnet_50_an_bn2", "fc.kernel", "fc.weight", (1, 0)),
@@ -117,31 +142,33 @@ def test_round_trip(name, run):
         ("mobilenetv2_an", "layer1.0.conv.0.0.kernel", "layer1.0.conv.0.0.weight", (2, 3, 1, 0)),
         ("densenet_121_bn", "layer1.1.norm.mean", "layer1.1.bn.running_mean", (0,)),
         *(
-            ("aognet_12m_an", f"layer3.3.node_10.{ours}", theirs, axes)
-            for ours, theirs, axes in (
+            ("aognet_12m_an", f"layer3.3.node_10.{path}", key, axes)
+            for path, key, axes in (
                 ("conv3.kernel", "layer3.3.stage_3_block_2_node_10_op.conv3.weight", (2, 3, 1, 0)),
                 ("norm2.var", "layer3.3.stage_3_block_2_node_10_op.bn2.running_var", (0,)),
             )
         ),
     ],
 )
-def test_where_tensors_go(name, ours, theirs, axes):
-    _, params, batch_stats = reference.load(name)
-    expected = reference.state_dict(name)[theirs].transpose(axes)
-    np.testing.assert_array_equal((params | batch_stats)[ours], expected)
+def test_keys_and_axes(name, path, key, axes):
+    tensor = next(tensor for tensor in torch_layout(name, 1000) if tensor.path == path)
+    assert tensor.key == key
+    value = np.random.default_rng(0).standard_normal(tensor.shape, np.float32)
+    np.testing.assert_array_equal(tensor.from_torch(value), value.transpose(axes))
+    np.testing.assert_array_equal(tensor.to_torch(value.transpose(axes)), value)
 
 
 def test_every_model_of_aognet_v2_is_there():
-    assert len(OF_AOGNET_V2) == 17
-    assert sorted({of_aognet_v2(name) for name in OF_AOGNET_V2}) == reference.AOGNET_V2
+    assert len(AOGNET_V2) == 17
+    assert sorted({fixture_name(name) for name in AOGNET_V2}) == reference.AOGNET_V2
 
 
-@models(OF_AOGNET_V2, fast=OF_AOGNET_V2)
+@models(AOGNET_V2, fast=AOGNET_V2)
 def test_names_of_aognet_v2(name):
-    """Renamed, its tensors are those of the newer release, in the same order."""
-    old = shapes(of_aognet_v2(name))
+    """The renamed tensors are those of the newer release, in the same order."""
+    old = shapes(fixture_name(name))
     renamed = {new: old[key] for key, new in current_names(old).items()}
-    assert list(renamed.items()) == list(shapes(OF_AOGNET_V2[name]).items())
+    assert list(renamed.items()) == list(shapes(AOGNET_V2[name]).items())
 
 
 @models(an_jax.list_models(), fast=an_jax.list_models())
@@ -149,10 +176,10 @@ def test_current_names_stay(name):
     assert all(old == new for old, new in current_names(shapes(name)).items())
 
 
-@models(OF_AOGNET_V2, fast={"mobilenetv2-an-imagenet"})
+@models(AOGNET_V2, fast={"mobilenetv2-an-imagenet"})
 def test_checkpoint_of_aognet_v2(name, run):
-    """As its training wrote them: wrapped, prefixed, and all but plain BatchNorm in float16."""
-    original = tensors(of_aognet_v2(name))
+    """A file as training wrote it: wrapped, prefixed, all but plain BatchNorm in float16."""
+    original = tensors(fixture_name(name))
     attentive = {key.removesuffix("weight_") for key in original if key.endswith("weight_")}
     stored = {}
     for key, tensor in original.items():
@@ -172,7 +199,7 @@ def test_checkpoint_of_aognet_v2(name, run):
     report = run("model_best.pth.tar", "checkpoint")
     renamed = name not in ("resnet-50-imagenet", "resnet-101-imagenet")
     assert ("under AOGNet-V2's names" in report) == renamed
-    assert f"{OF_AOGNET_V2[name]}, 1000 classes" in report
+    assert f"{AOGNET_V2[name]}, 1000 classes" in report
     run("--to-torch", "checkpoint", "back.pth")
     names = current_names(stored)
     expected = {names[k]: t.float() if t.is_floating_point() else t for k, t in stored.items()}

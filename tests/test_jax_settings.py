@@ -1,4 +1,4 @@
-"""What the commands set in jax, unless the user has."""
+"""The JAX settings of the commands, which leave the user's own alone."""
 
 import jax
 import pytest
@@ -17,14 +17,14 @@ def test_compiled_programs_are_kept_beside_the_output(unset, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("given", ["/elsewhere", ""])
-def test_the_users_place_stays(unset, given):
-    """jax.config has it from the environment too; an empty one keeps nothing."""
+def test_the_users_cache_is_kept(unset, given):
+    """An empty path disables the cache. jax.config also reads the environment."""
     jax.config.update("jax_compilation_cache_dir", given)
     keep_compiled("results")
     assert jax.config.jax_compilation_cache_dir == given
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [("float32", "highest"), ("bfloat16", None)])
-def test_precision_of_products(unset, dtype, precision):
+def test_precision_of_matrix_products(unset, dtype, precision):
     multiply_in(dtype)
     assert jax.config.jax_default_matmul_precision == precision
