@@ -93,7 +93,7 @@ def test_solution_beside_the_images(tmp_path):
 def test_flat_folder_with_unlisted_image(tmp_path):
     put(tmp_path, "imagenet-1k/val/val_1.JPEG")
     put(tmp_path, "imagenet-1k/LOC_val_solution.csv", b"ImageId,PredictionString\n")
-    with pytest.raises(InputError, match=r"no class for val_1\.JPEG"):
+    with pytest.raises(InputError, match=r"no class for 1 of the images in .*example val_1\.JPEG"):
         open_partial(tmp_path)
 
 
@@ -106,7 +106,9 @@ def test_flat_folder_without_solution(tmp_path):
 def test_unknown_folders_are_named(tmp_path):
     put(tmp_path, f"imagenet-1k/val/{WNIDS[0]}/a.JPEG")
     put(tmp_path, "imagenet-1k/val/tench/a.JPEG")
-    with pytest.raises(InputError, match=r"folders that are none of the 1000 classes .*: tench$"):
+    with pytest.raises(
+        InputError, match=r"has folders that are none of the 1000 classes: tench\. Expected"
+    ):
         open_partial(tmp_path)
 
 
@@ -126,7 +128,9 @@ def test_nothing_there(tmp_path):
 
 def test_missing_images_are_counted(tmp_path):
     put(tmp_path, f"imagenet-1k/val/{WNIDS[0]}/a.JPEG")
-    with pytest.raises(InputError, match=r"has 1 images here, the whole set 50000; .*--allow_part"):
+    with pytest.raises(
+        InputError, match=r"has 1 images here, the whole set 50000\. .*--allow_part"
+    ):
         open_image_set("imagenet-1k", str(tmp_path), False)
     assert len(open_partial(tmp_path)) == 1
 
@@ -218,7 +222,7 @@ def test_tfds_empty_range(prepared):
 
 def test_tfds_without_the_split(prepared):
     with pytest.raises(
-        InputError, match=r"imagenet2012 has no split 'test' of version 5.1.0.*: prepare it with"
+        InputError, match=r"imagenet2012 has no split 'test' of version 5.1.0.*Prepare it with"
     ):
         open_tfds("imagenet2012", "test", str(prepared[0]))
 
