@@ -88,6 +88,7 @@ def test_extreme_shapes(shape, picture, interpolation):
     assert_resized_as_pillow(picture(*shape), 256, 224, interpolation)
 
 
+@pytest.mark.slow
 @interpolations
 def test_large_image(interpolation):
     assert_resized_as_pillow(noise(4000, 6000), 256, 224, interpolation)
@@ -173,6 +174,12 @@ def test_size_of_a_png_with_a_damaged_header(sides):
     encoded = encode(noise(32, 32), "PNG")
     with pytest.raises(tf.errors.InvalidArgumentError):
         image_size(encoded[:16] + sides + encoded[24:])
+
+
+@pytest.mark.parametrize("kind", pictures.SPOILT)
+def test_damaged_images_are_refused(kind):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_rgb(pictures.SPOILT[kind])
 
 
 def test_orientation_is_ignored():

@@ -227,7 +227,7 @@ def test_tfds_without_the_split(prepared):
         open_tfds("imagenet2012", "test", str(prepared[0]))
 
 
-@pytest.mark.parametrize("share", [range(0), range(1), range(7), range(8), range(9), range(3, 20)])
+@pytest.mark.parametrize("share", [range(0), range(8), range(9), range(3, 20)])
 def test_eval_batches(share):
     batches = list(eval_batches(in_memory(20), share, 8, SMALL))
     assert len(batches) == -(-len(share) // 8)
@@ -240,7 +240,7 @@ def test_eval_batches(share):
 
 
 @pytest.mark.parametrize(
-    ("kind", "position"), [*((kind, 11) for kind in SPOILT), ("text", 0), ("text", 19)]
+    ("kind", "position"), [("truncated", 11), ("text", 0), ("text", 11), ("text", 19)]
 )
 def test_corrupt_image_is_named(tmp_path, kind, position):
     names = [f"{WNIDS[i // 2]}/{i:02d}.JPEG" for i in range(20)]

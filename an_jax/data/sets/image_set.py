@@ -13,7 +13,6 @@ from an_jax.data.folders import (
     open_flat_folder,
 )
 from an_jax.data.images.videos import VideoList
-from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sources import ImageList, TfdsSplit, open_tfds
 from an_jax.data.tf_on_cpu import tf
@@ -76,8 +75,6 @@ class ImageSet:
         Raises:
             InputError: what is there cannot be read as this set.
         """
-        if not self.needs_data_dir:
-            return digits.open_digits("test", self.digits_shift)
         root = self.find_folder(data_dir)
         files = self._open_tfds(data_dir) if root is None else self._open_folder(root, data_dir)
         return VideoList(files, self.num_frames) if files is not None and self.num_frames else files
