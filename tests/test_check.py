@@ -1,4 +1,4 @@
-"""The check of a data directory: defects of fake trees of empty files are found and explained."""
+"""The check of a data directory, on trees of empty files with all kinds of defects."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ import pytest
 
 from an_jax.data.check import main
 from an_jax.data.sets.class_index import SUBSETS, imagenet_wnids, subset
+from an_jax.data.sets.downloads import DOWNLOADS
 from an_jax.data.sets.image_sets import IMAGE_SETS
 from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.data.tf_on_cpu import tf
@@ -23,7 +24,7 @@ def wnids(name):
 
 
 def put(root, folders, file="a.JPEG"):
-    """An empty file in each of the folders: it could not be read as an image."""
+    """Puts an empty file, which is no valid image, into each folder."""
     for folder in folders:
         (root / folder).mkdir(parents=True)
         (root / folder / file).touch()
@@ -46,7 +47,7 @@ def one_image_a_class(monkeypatch):
 
 @pytest.fixture
 def check(tmp_path, capsys):
-    """Runs the command, compares the exit status; returns what it printed, with single spaces."""
+    """Runs the command and checks its exit status; returns its output with single spaces."""
 
     def run(datasets, status=1, data_dir=tmp_path):
         assert main(["--data_dir", str(data_dir), "--datasets", datasets]) == status
@@ -79,6 +80,11 @@ def test_all_ok(tmp_path, check):
     assert "real.json ok 50,000 of 50,000 entries 46,837 of 46,837 with labels imagenet-1k" in out
     assert out.count(" ok ") == 11
     assert "get " not in out
+
+
+def test_every_set_has_download_instructions():
+    on_disk = {name.split("/")[0] for name, s in IMAGE_SETS.items() if s.needs_data_dir}
+    assert on_disk | {"real.json"} == DOWNLOADS.keys()
 
 
 def test_all_missing(tmp_path, check):

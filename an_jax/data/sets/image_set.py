@@ -62,13 +62,6 @@ class ImageSet:
             return unpadded | {f"{label:04d}": label for label in self.labels}
         return {imagenet_wnids()[label]: label for label in self.labels}
 
-    @property
-    def expected(self) -> str:
-        """Says where the set is looked for, for error messages."""
-        folders = " or ".join(f"{place}/" for place in self.places)
-        prepared = f", or a tfds-prepared {self.tfds_name}/" if self.tfds_name else ""
-        return f"class folders in {folders}{prepared}"
-
     def open(self, data_dir: str) -> Source | None:
         """Opens what the data directory has of the set; returns None if nothing is there.
 

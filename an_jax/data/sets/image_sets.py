@@ -151,7 +151,8 @@ def open_image_set(name: str, data_dir: str | None, allow_partial: bool) -> Sour
     except tf.errors.OpError as error:
         raise InputError(f"{name} in {data_dir} cannot be read: {error.message}") from error
     if source is None:
-        raise NotThereError(f"no {name} in {data_dir}: expected {image_set.expected}")
+        prepared = f" or a tfds-prepared {image_set.tfds_name}/" if image_set.tfds_name else ""
+        raise NotThereError(f"no {name} in {data_dir}: expected class folders in {name}/{prepared}")
     if not len(source):
         raise InputError(f"{name} is empty in {data_dir}")
     if len(source) != image_set.num_images and not allow_partial:
