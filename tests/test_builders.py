@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
+from an_jax.data.prepared import open_tfds
 from an_jax.data.sets.class_index import imagenet_wnids
-from an_jax.data.sources import open_tfds
 from an_jax.errors import InputError
 from tests.pictures import encode, noise
 

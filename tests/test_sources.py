@@ -10,11 +10,12 @@ import pytest
 from sklearn.datasets import load_digits
 
 from an_jax.data.eval_pipeline import eval_batches
+from an_jax.data.prepared import open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet, open_image_set
 from an_jax.data.sets.test_sets import expand_names
-from an_jax.data.sources import ImageList, open_tfds
+from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError, NotThereError
 from an_jax.zoo import Preprocessing

@@ -11,8 +11,9 @@ import itertools
 import sys
 from collections.abc import Iterator, Sequence
 
+from an_jax.data.findings import Finding, summarize
 from an_jax.data.folders import is_directory
-from an_jax.data.inventory import Finding, inspect_image_set, inspect_real_labels, summarize
+from an_jax.data.inventory import inspect_image_set, inspect_real_labels
 from an_jax.data.sets.downloads import download_instructions
 from an_jax.data.sets.test_sets import TEST_SETS, expand_names
 from an_jax.errors import InputError, exit_status

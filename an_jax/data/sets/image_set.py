@@ -13,8 +13,9 @@ from an_jax.data.folders import (
     open_flat_folder,
 )
 from an_jax.data.images.videos import VideoList
+from an_jax.data.prepared import open_tfds
 from an_jax.data.sets.class_index import imagenet_wnids
-from an_jax.data.sources import ImageList, TfdsSplit, open_tfds
+from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 

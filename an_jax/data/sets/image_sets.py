@@ -7,17 +7,6 @@ from an_jax.data.sets.image_set import ImageSet, Source
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError, NotThereError
 
-__all__ = [
-    "CORRUPTIONS",
-    "EXTRA_CORRUPTIONS",
-    "IMAGE_SETS",
-    "PERTURBATIONS",
-    "SEVERITIES",
-    "ImageSet",
-    "Source",
-    "open_image_set",
-]
-
 # Hendrycks & Dietterich, ICLR 2019: the benchmark's corruptions, four more, the perturbations.
 CORRUPTIONS = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),

@@ -5,7 +5,8 @@ import posixpath
 import re
 from collections.abc import Iterable, Sequence
 
-from an_jax.data.sources import TfdsSplit, open_tfds
+from an_jax.data.prepared import open_tfds
+from an_jax.data.sources import TfdsSplit
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError, NotThereError
 
