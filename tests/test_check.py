@@ -89,8 +89,8 @@ def test_every_set_has_download_instructions():
 
 def test_all_missing(tmp_path, check):
     out = check("all")
-    assert out.count(" missing 0 of ") == 11
-    assert out.count(" into a folder ARCHIVES, then ") == 11
+    assert out.count(" missing 0 of ") == len(DOWNLOADS)
+    assert out.count(" into a folder ARCHIVES, then ") == len(DOWNLOADS)
     assert f"tar -xf ARCHIVES/imagenet-o.tar -C {tmp_path} or python -m an_jax.data.builders" in out
     assert "imagenetv2-top-images.tar.gz from https://huggingface.co/datasets/vaishaal/Image" in out
     assert "missing: fog, snow get noise.tar" in out

@@ -14,7 +14,7 @@ from an_jax.data.prepared import open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet, open_image_set
-from an_jax.data.sets.test_sets import expand_names
+from an_jax.data.sets.test_sets import TEST_SETS, expand_names
 from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError, NotThereError
@@ -55,6 +55,7 @@ def test_class_folders(tmp_path, folder):
         f"{WNIDS[7]}/x.JPEG.part": b"6",
         f"{WNIDS[7]}/readme.txt": b"7",
         f"{WNIDS[7]}/JPEG": b"8",
+        "README.txt": b"9",
         "wnids.txt": b"9",
     }
     for name, content in files.items():
@@ -131,6 +132,12 @@ def test_every_set_is_found_under_its_own_name():
     """Where the error of an absent set asks for it."""
     on_disk = {name: s.places for name, s in IMAGE_SETS.items() if s.needs_data_dir}
     assert [name for name, places in on_disk.items() if name not in places] == []
+
+
+def test_tables_agree_on_the_number_of_images():
+    own = {name: t.num_images for name, t in TEST_SETS.items() if t.image_sets == (name,)}
+    assert {"imagenet-1k", "imagenet-r", "digits"} <= own.keys()
+    assert own == {name: IMAGE_SETS[name].num_images for name in own}
 
 
 def test_row_of_a_new_set(tmp_path, monkeypatch):
