@@ -7,10 +7,10 @@ import re
 import pytest
 
 from an_jax.data.check import main
-from an_jax.data.sets.class_index import SUBSETS, imagenet_wnids, subset
+from an_jax.data.sets.class_index import imagenet_wnids, subset
 from an_jax.data.sets.downloads import DOWNLOADS
 from an_jax.data.sets.image_sets import IMAGE_SETS
-from an_jax.data.sets.test_sets import TEST_SETS
+from an_jax.data.sets.test_sets import TEST_SETS, expand_names
 from an_jax.data.tf_on_cpu import tf
 from tests.test_builders import IMAGES, inside, prepare, write_tar
 
@@ -58,18 +58,15 @@ def check(tmp_path, capsys):
 
 def test_all_ok(tmp_path, check):
     put(tmp_path / "imagenet-1k/val", WNIDS)
-    put(tmp_path / "imagenetv2-matched-frequency-format-val", NUMBERS)
-    for name in ("threshold0.7", "top-images"):
-        folder = tmp_path / f"imagenetv2-{name}-format-val"
-        folder.symlink_to(tmp_path / "imagenetv2-matched-frequency-format-val")
+    for name in ("matched-frequency", "threshold0.7", "top-images"):
+        put(tmp_path / f"imagenetv2-{name}-format-val", NUMBERS)
     (tmp_path / "imagenet-sketch").mkdir()
     (tmp_path / "imagenet-sketch/sketch").symlink_to(tmp_path / "imagenet-1k/val")
-    for name in SUBSETS:
-        put(tmp_path / name, wnids(name))
-    for name in TEST_SETS["imagenet-c"].image_sets:
-        put(tmp_path / name, WNIDS[:100])
-    put(tmp_path / "imagenet-p/tilt", WNIDS[:100], "a.mp4")
-    (tmp_path / "imagenet-p/snow").symlink_to(tmp_path / "imagenet-p/tilt")
+    test_sets = [TEST_SETS[name] for name in expand_names("all")]
+    for name in {name for test_set in test_sets for name in test_set.image_sets}:
+        image_set = IMAGE_SETS[name]
+        if image_set.find_folder(str(tmp_path)) is None:
+            put(tmp_path / name, image_set.label_of, "a.mp4" if image_set.num_frames else "a.JPEG")
     (tmp_path / "imagenet-1k/real.json").write_text(json.dumps(REAL))
     out = check("all", status=0)
     assert "imagenet-1k ok 1,000 of 1,000 images 1,000 of 1,000 classes imagenet-1k/val" in out
@@ -78,7 +75,7 @@ def test_all_ok(tmp_path, check):
     assert "imagenet-c ok 1,000 of 1,000 images 100 of 100 classes 2 of 2 corruptions" in out
     assert "imagenet-p ok 6,200 of 6,200 images 100 of 100 classes 2 of 2 perturb" in out
     assert "real.json ok 50,000 of 50,000 entries 46,837 of 46,837 with labels imagenet-1k" in out
-    assert out.count(" ok ") == 11
+    assert out.count(" ok ") == len(DOWNLOADS)
     assert "get " not in out
 
 
