@@ -1,4 +1,4 @@
-"""Every ImageNet test set as its archive lays it out, with a few small real images in each."""
+"""Small copies of all ImageNet test sets, in the layout of their archives."""
 
 import functools
 import io
@@ -12,7 +12,7 @@ from an_jax.data.sets.class_index import imagenet_wnids, subset
 from an_jax.data.sets.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS
 from tests import pictures
 
-# Of the validation images: some in each of the subsets of 200 classes, and some in none.
+# Labels of the validation images: some in each subset of 200 classes, some in none.
 VAL_LABELS = [999, 500, 6, 11, 6, 1, 6, 51, 70, 6, 13, 1, 22, 500, 4, 107, 107, 15, 1, 988]
 REAL_LABELS = [[], [500], [7, 6], [], [6], [1, 2], [3], [2, 52, 53], [70], [13], [14], [6], [22]]
 REAL_LABELS += [[500, 501], [], [107], [6], [15, 107], [1], [988]]
@@ -21,7 +21,7 @@ VIDEOS = 2
 
 @functools.cache
 def picture(number: int, side: int | None = None) -> np.ndarray:
-    """Part of a photograph, uint8; another for each number. Square if a side is given."""
+    """Returns the number-th crop of a photograph, uint8; square if `side` is given."""
     rng = np.random.default_rng(number)
     top, left, height, width = rng.integers(0, 200, 4)
     height, width = (side, side) if side else (30 + height, 30 + width)
@@ -29,19 +29,19 @@ def picture(number: int, side: int | None = None) -> np.ndarray:
 
 
 def jpeg(number: int, side: int | None = None) -> bytes:
-    """That picture, in various qualities and subsamplings."""
+    """Encodes that crop; quality and chroma subsampling vary with the number."""
     options = {"quality": (75, 85, 95)[number % 3], "subsampling": (0, 2)[number % 2]}
     return pictures.encode(picture(number, side), **options)
 
 
 def frames(number: int, count: int) -> list[np.ndarray]:
-    """A picture that moves; uint8 [64, 64, 3] each."""
+    """Frames of a moving crop, uint8 [64, 64, 3] each."""
     whole = picture(number, 128)
     return [np.ascontiguousarray(whole[i : i + 64, i : i + 64]) for i in range(count)]
 
 
 def mp4(number: int, count: int) -> bytes:
-    """A video of these frames."""
+    """Encodes these frames as H.264."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -54,13 +54,13 @@ def mp4(number: int, count: int) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file and the directories above it."""
+    """Writes a file; creates its directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
 
 def make_all(data_dir: Path, heavy: bool = True) -> None:
-    """Puts every set into a data directory; the many files of -C and -P only if `heavy`."""
+    """Writes every set to a data directory; ImageNet-C and -P only if `heavy`."""
     wnids = imagenet_wnids()
     for i, label in enumerate(VAL_LABELS):
         name = f"{wnids[label]}/ILSVRC2012_val_{i + 1:08d}.JPEG"

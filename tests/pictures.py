@@ -1,4 +1,4 @@
-"""Pictures for tests, and what Pillow, driven as torchvision does, makes of them."""
+"""Images for tests, and Pillow's results of decoding, resizing and cropping them."""
 
 import functools
 import io
@@ -54,27 +54,27 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Waves of other lengths in each direction and channel; uint8 [height, width, 3]."""
+    """Waves, with different lengths in each direction and channel; uint8 [height, width, 3]."""
     across, down, phase = np.random.default_rng(seed).uniform(0, 0.3, (3, 3))
     y, x = np.arange(height)[:, None, None], np.arange(width)[:, None]
     return np.uint8(127.5 + 64 * np.sin(down * y + 20 * phase) + 63 * np.sin(across * x))
 
 
 def checkerboard(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Fields of 0 and 255, up to 8 pixels wide and high; uint8 [height, width, 3]."""
+    """A checkerboard of 0 and 255, fields of 1 to 8 pixels; uint8 [height, width, 3]."""
     across, down = np.random.default_rng(seed).integers(1, 9, (2, 3))
     y, x = np.arange(height)[:, None, None], np.arange(width)[:, None]
     return np.uint8((y // down + x // across) % 2 * 255)
 
 
 def in_memory(n, shape=(12, 10)):
-    """Images of which each shows its label."""
+    """A source of n different images; image i has label i."""
     encoded = [encode(noise(*shape, seed=i), "PNG") for i in range(n)]
     return ImageList([f"{i}.png" for i in range(n)], np.arange(n, dtype=np.int32), encoded=encoded)
 
 
 JPEG = encode(noise(40, 40))
-# Files that are no image that can be decoded.
+# Contents of files that cannot be decoded.
 SPOILT = {
     "truncated": JPEG[: len(JPEG) // 2],
     "text": b"<html>404 Not Found</html>",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
+from an_jax.data.prepared import open_tfds
 from an_jax.data.sets.class_index import imagenet_wnids
-from an_jax.data.sources import open_tfds
 from an_jax.errors import InputError
 from tests.pictures import encode, noise
 
@@ -40,13 +40,13 @@ def inside(folder, files):
 
 
 def builder_class(name):
-    """Imported without being registered, as `tfds build` does it."""
+    """Imports a builder as `tfds build` does, without registering it."""
     module = f"an_jax.data.builders.{name}.{name}_dataset_builder"
     return tfds.core.community.builder_cls_from_module(module)
 
 
 def prepare(tmp_path, name, config=None):
-    """A prepared builder, made from the archives in `tmp_path`/manual."""
+    """Prepares a data set from the archives in tmp_path/manual; returns its builder."""
     builder = builder_class(name)(data_dir=tmp_path / "data", config=config)
     tfds.disable_progress_bar()
     builder.download_and_prepare(
@@ -75,7 +75,7 @@ def labelled(files):
 
 
 def test_imagenet_o(tmp_path):
-    """By the code of `tfds build`, given the builder's folder, as a user calls it."""
+    """Runs the command as a user does, with the builder's folder as for `tfds build`."""
     files = {"imagenet-o/README.txt": b"text", "imagenet-o/n00000000/README.txt": b"text"}
     files |= {f"imagenet-o/{WNIDS[0]}/._a.JPEG": b"", f"../imagenet-o/{WNIDS[0]}/a.JPEG": b""}
     write_tar(tmp_path / "manual/imagenet-o.tar", files | inside("imagenet-o", IMAGES))
@@ -85,8 +85,8 @@ def test_imagenet_o(tmp_path):
     assert result.returncode == 0, result.stderr
     source = open_tfds("imagenet_o", "test", tmp_path / "data")
     examples = source.read(range(len(source))).as_numpy_iterator()
-    found = {e["filename"].decode(): (int(e["label"]), e["image"]) for e in examples}
-    assert found == labelled(IMAGES)
+    read_back = {e["filename"].decode(): (int(e["label"]), e["image"]) for e in examples}
+    assert read_back == labelled(IMAGES)
     assert len(source) == len(IMAGES)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "manual"]
 
@@ -139,7 +139,7 @@ def test_unknown_class(tmp_path):
         prepare(tmp_path, "imagenet_c", "fog_3")
 
 
-def test_archive_of_the_same_name(tmp_path):
+def test_wrong_archive_of_the_same_name(tmp_path):
     """ImageNet-C and ImageNet-P both have a weather.tar."""
     write_tar(tmp_path / "manual/weather.tar", inside("snow", VIDEOS))
     with pytest.raises(InputError, match=r"weather\.tar has no images in snow/3/<wnid>/"):

@@ -1,4 +1,4 @@
-"""The check of a data directory: defects of fake trees of empty files are found and explained."""
+"""The check of a data directory, on trees of empty files with all kinds of defects."""
 
 import dataclasses
 import json
@@ -7,9 +7,10 @@ import re
 import pytest
 
 from an_jax.data.check import main
-from an_jax.data.sets.class_index import SUBSETS, imagenet_wnids, subset
+from an_jax.data.sets.class_index import imagenet_wnids, subset
+from an_jax.data.sets.downloads import DOWNLOADS
 from an_jax.data.sets.image_sets import IMAGE_SETS
-from an_jax.data.sets.test_sets import TEST_SETS
+from an_jax.data.sets.test_sets import TEST_SETS, expand_names
 from an_jax.data.tf_on_cpu import tf
 from tests.test_builders import IMAGES, inside, prepare, write_tar
 
@@ -23,7 +24,7 @@ def wnids(name):
 
 
 def put(root, folders, file="a.JPEG"):
-    """An empty file in each of the folders: it could not be read as an image."""
+    """Puts an empty file, which is no valid image, into each folder."""
     for folder in folders:
         (root / folder).mkdir(parents=True)
         (root / folder / file).touch()
@@ -31,10 +32,11 @@ def put(root, folders, file="a.JPEG"):
 
 @pytest.fixture(autouse=True)
 def one_image_a_class(monkeypatch):
-    """In all sets; and ImageNet-C has two corruptions, ImageNet-P two perturbations."""
+    """Shrinks each set to one image per class, and ImageNet-C and -P to 100 classes of 2 kinds."""
     for name, image_set in IMAGE_SETS.items():
-        num_images = 200 if name in SUBSETS else 31_000 if "imagenet-p" in name else 1000
-        small = dataclasses.replace(image_set, num_images=num_images)
+        labels = range(100) if "/" in name else image_set.labels
+        num_images = len(labels) * (image_set.num_frames or 1)
+        small = dataclasses.replace(image_set, num_images=num_images, labels=labels)
         monkeypatch.setitem(IMAGE_SETS, name, small)
     fog_and_snow = [f"imagenet-c/{kind}/{n}" for kind in ("fog", "snow") for n in range(1, 6)]
     few = {"imagenet-c": fog_and_snow, "imagenet-p": ["imagenet-p/tilt", "imagenet-p/snow"]}
@@ -45,7 +47,7 @@ def one_image_a_class(monkeypatch):
 
 @pytest.fixture
 def check(tmp_path, capsys):
-    """Runs the command, compares the exit status; returns what it printed, with single spaces."""
+    """Runs the command and checks its exit status; returns its output with single spaces."""
 
     def run(datasets, status=1, data_dir=tmp_path):
         assert main(["--data_dir", str(data_dir), "--datasets", datasets]) == status
@@ -58,30 +60,34 @@ def test_all_ok(tmp_path, check):
     put(tmp_path / "imagenet-1k/val", WNIDS)
     for name in ("matched-frequency", "threshold0.7", "top-images"):
         put(tmp_path / f"imagenetv2-{name}-format-val", NUMBERS)
-    put(tmp_path / "imagenet-sketch/sketch", WNIDS)
-    for name in SUBSETS:
-        put(tmp_path / name, wnids(name))
-    for name in TEST_SETS["imagenet-c"].image_sets:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).symlink_to(tmp_path / "imagenet-1k/val")
-    put(tmp_path / "imagenet-p/tilt", WNIDS, "a.mp4")
-    (tmp_path / "imagenet-p/snow").symlink_to(tmp_path / "imagenet-p/tilt")
+    (tmp_path / "imagenet-sketch").mkdir()
+    (tmp_path / "imagenet-sketch/sketch").symlink_to(tmp_path / "imagenet-1k/val")
+    test_sets = [TEST_SETS[name] for name in expand_names("all")]
+    for name in {name for test_set in test_sets for name in test_set.image_sets}:
+        image_set = IMAGE_SETS[name]
+        if image_set.find_folder(str(tmp_path)) is None:
+            put(tmp_path / name, image_set.label_of, "a.mp4" if image_set.num_frames else "a.JPEG")
     (tmp_path / "imagenet-1k/real.json").write_text(json.dumps(REAL))
     out = check("all", status=0)
     assert "imagenet-1k ok 1,000 of 1,000 images 1,000 of 1,000 classes imagenet-1k/val" in out
     assert "classes imagenetv2-top-images-format-val (a folder's number is its label: 0, 1," in out
     assert "imagenet-r ok 200 of 200 images 200 of 200 classes imagenet-r " in out
-    assert "imagenet-c ok 10,000 of 10,000 images 1,000 of 1,000 classes 2 of 2 corruptions" in out
-    assert "imagenet-p ok 62,000 of 62,000 images 1,000 of 1,000 classes 2 of 2 perturb" in out
+    assert "imagenet-c ok 1,000 of 1,000 images 100 of 100 classes 2 of 2 corruptions" in out
+    assert "imagenet-p ok 6,200 of 6,200 images 100 of 100 classes 2 of 2 perturb" in out
     assert "real.json ok 50,000 of 50,000 entries 46,837 of 46,837 with labels imagenet-1k" in out
-    assert out.count(" ok ") == 11
+    assert out.count(" ok ") == len(DOWNLOADS)
     assert "get " not in out
+
+
+def test_every_set_has_download_instructions():
+    on_disk = {name.split("/")[0] for name, s in IMAGE_SETS.items() if s.needs_data_dir}
+    assert on_disk | {"real.json"} == DOWNLOADS.keys()
 
 
 def test_all_missing(tmp_path, check):
     out = check("all")
-    assert out.count(" missing 0 of ") == 11
-    assert out.count(" into a folder ARCHIVES, then ") == 11
+    assert out.count(" missing 0 of ") == len(DOWNLOADS)
+    assert out.count(" into a folder ARCHIVES, then ") == len(DOWNLOADS)
     assert f"tar -xf ARCHIVES/imagenet-o.tar -C {tmp_path} or python -m an_jax.data.builders" in out
     assert "imagenetv2-top-images.tar.gz from https://huggingface.co/datasets/vaishaal/Image" in out
     assert "missing: fog, snow get noise.tar" in out
@@ -94,8 +100,11 @@ def test_all_missing(tmp_path, check):
         ([f"{n:04}" for n in range(7)], r"7 of 1,000 classes .* 993 \(0007, 0008, 0009, ...\)"),
         ([*NUMBERS, "0001"], "1001 folders: some are there twice"),
         ([*NUMBERS[:-1], "0001"], r"1000 folders: some are there twice.* 1 \(999\)"),
-        ([*NUMBERS, "n01440764"], "none of the 1000 classes .such as '0'.: n01440764"),
-        ([*NUMBERS, "1000"], "none of the 1000 classes .such as '0'.: 1000"),
+        (
+            [*NUMBERS, "n01440764"],
+            "none of the 1000 classes: n01440764. Expected folders such as 0",
+        ),
+        ([*NUMBERS, "1000"], "none of the 1000 classes: 1000. Expected folders such as 0"),
     ],
 )
 def test_v2(tmp_path, check, folders, problem):
@@ -110,7 +119,8 @@ def test_val(tmp_path, check):
     assert "val has no class folders: sort the images" in check("imagenet-1k")
     put(tmp_path / "imagenet-1k/val", [*WNIDS[4:], "tench"])
     out = check("imagenet-1k")
-    assert "(such as 'n01440764'): tench mend it, or remove it and get it again: get ILSVRC" in out
+    expected = "Expected folders such as n01440764 mend it, or remove it and get it again: get ILSV"
+    assert f"has folders that are none of the 1000 classes: tench. {expected}" in out
     (tmp_path / "imagenet-1k/val/tench").rename(tmp_path / "tench")
     (tmp_path / "imagenet-1k/val" / WNIDS[1]).mkdir()
     (tmp_path / "imagenet-1k/val" / WNIDS[9] / "b.JPEG").touch()
@@ -132,7 +142,8 @@ def test_another_subset(tmp_path, check):
     put(tmp_path / "imagenet-a", wnids("imagenet-o"))
     put(tmp_path / "imagenet-r", [*wnids("imagenet-r"), "n00000000"])
     out = check("imagenet-a,imagenet-r")
-    assert "more; it looks like imagenet-o mend it" in out
+    num_unknown = len({*wnids("imagenet-o")} - {*wnids("imagenet-a")})
+    assert re.search(rf", ... \({num_unknown} in all\).*; it looks like imagenet-o mend it", out)
     assert out.count("it looks like") == 1
 
 
@@ -140,9 +151,9 @@ def test_corruptions(tmp_path, check):
     put(tmp_path / "imagenet-c", [f"fog/{severity}/{WNIDS[0]}" for severity in (1, 3, 4)])
     put(tmp_path / "imagenet-c/fog/5", ["tench"])
     out = check("imagenet-c")
-    assert "imagenet-c wrong 3 of 10,000 images 1 of 1,000 classes 0 of 2 corruptions" in out
+    assert "imagenet-c wrong 3 of 1,000 images 1 of 100 classes 0 of 2 corruptions" in out
     assert "severities imagenet-c/fog/5: " in out
-    assert "imagenet-c/fog/1: images missing: 999" in out
+    assert "imagenet-c/fog/1: images missing: 99" in out
     assert "... and 5 more such missing: snow mend it" in out
 
 
@@ -155,7 +166,11 @@ def test_tfds(tmp_path, check):
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [("[[1", "no JSON"), ("[[1]]", "1 entries"), (json.dumps([[]] * 50_000), "not the published")],
+    [
+        ("[[1", "not valid JSON"),
+        ("[[1]]", "1 entries"),
+        (json.dumps([[]] * 50_000), "not the published"),
+    ],
 )
 def test_real_labels(tmp_path, check, content, problem):
     put(tmp_path, ["imagenet-1k"])
@@ -163,13 +178,14 @@ def test_real_labels(tmp_path, check, content, problem):
     assert re.search(f"real.json wrong .*{problem}.* get real", check("imagenet-1k-reassessed"))
 
 
-def test_unreadable_folder(check, monkeypatch):
-    def opener(data_dir):
+def test_unreadable_folder(tmp_path, check, monkeypatch):
+    def refuse(path):
         raise tf.errors.PermissionDeniedError(None, None, "permission denied")
 
-    unreadable = dataclasses.replace(IMAGE_SETS["imagenet-a"], open=opener)
-    monkeypatch.setitem(IMAGE_SETS, "imagenet-a", unreadable)
-    assert re.search("imagenet-a wrong .* permission denied mend", check("imagenet-a"))
+    put(tmp_path, ["imagenet-a"])
+    monkeypatch.setattr(tf.io.gfile, "listdir", refuse)
+    out = check("imagenet-a")
+    assert re.search("imagenet-a wrong .* permission denied mend", out)
 
 
 def test_bad_arguments(tmp_path, check):

@@ -95,5 +95,5 @@ def test_videos(tmp_path):
 
 def test_a_build_that_failed(tmp_path):
     (tmp_path / "imagenet_c/fog_3").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"imagenet_c/fog_3 is no whole data set"):
+    with pytest.raises(InputError, match=r"imagenet_c/fog_3 is an incomplete data set"):
         open_image_set("imagenet-c/fog/3", str(tmp_path), True)

@@ -1,4 +1,4 @@
-"""Test sets found on disk, and batches of them: nothing lost, doubled, or out of order."""
+"""Opening image sets, and evaluation batches: no image is lost, repeated or out of order."""
 
 import io
 import itertools
@@ -10,13 +10,14 @@ import pytest
 from sklearn.datasets import load_digits
 
 from an_jax.data.eval_pipeline import eval_batches
+from an_jax.data.prepared import open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
-from an_jax.data.sets.image_sets import open_image_set
-from an_jax.data.sets.test_sets import expand_names
-from an_jax.data.sources import ImageList, open_tfds
+from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet, open_image_set
+from an_jax.data.sets.test_sets import TEST_SETS, expand_names
+from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
-from an_jax.errors import InputError
+from an_jax.errors import InputError, NotThereError
 from an_jax.zoo import Preprocessing
 from tests import fake_archives
 from tests.pictures import JPEG, SPOILT, decode, encode, in_memory, noise
@@ -54,6 +55,7 @@ def test_class_folders(tmp_path, folder):
         f"{WNIDS[7]}/x.JPEG.part": b"6",
         f"{WNIDS[7]}/readme.txt": b"7",
         f"{WNIDS[7]}/JPEG": b"8",
+        "README.txt": b"9",
         "wnids.txt": b"9",
     }
     for name, content in files.items():
@@ -83,7 +85,7 @@ def test_flat_folder(tmp_path, folder, beside):
 
 
 def test_solution_beside_the_images(tmp_path):
-    """Where the error of test_flat_folder_without_solution asks for it."""
+    """The error in test_flat_folder_without_solution suggests this place."""
     put(tmp_path, "imagenet-1k/val/val_1.JPEG")
     solution = f"ImageId,PredictionString\nval_1,{WNIDS[3]} 1 2 3 4 \n"
     put(tmp_path, "imagenet-1k/val/LOC_val_solution.csv", solution.encode())
@@ -93,7 +95,7 @@ def test_solution_beside_the_images(tmp_path):
 def test_flat_folder_with_unlisted_image(tmp_path):
     put(tmp_path, "imagenet-1k/val/val_1.JPEG")
     put(tmp_path, "imagenet-1k/LOC_val_solution.csv", b"ImageId,PredictionString\n")
-    with pytest.raises(InputError, match=r"no class for val_1\.JPEG"):
+    with pytest.raises(InputError, match=r"no class for 1 of the images in .*example val_1\.JPEG"):
         open_partial(tmp_path)
 
 
@@ -103,10 +105,12 @@ def test_flat_folder_without_solution(tmp_path):
         open_partial(tmp_path)
 
 
-def test_unknown_folders_are_named(tmp_path):
+def test_unknown_folders_are_listed(tmp_path):
     put(tmp_path, f"imagenet-1k/val/{WNIDS[0]}/a.JPEG")
     put(tmp_path, "imagenet-1k/val/tench/a.JPEG")
-    with pytest.raises(InputError, match=r"folders that are none of the 1000 classes .*: tench$"):
+    with pytest.raises(
+        InputError, match=r"has folders that are none of the 1000 classes: tench\. Expected"
+    ):
         open_partial(tmp_path)
 
 
@@ -124,16 +128,51 @@ def test_nothing_there(tmp_path):
         open_partial(tmp_path)
 
 
+def test_every_set_is_found_under_its_own_name():
+    """Where the error of an absent set asks for it."""
+    on_disk = {name: s.places for name, s in IMAGE_SETS.items() if s.needs_data_dir}
+    assert [name for name, places in on_disk.items() if name not in places] == []
+
+
+def test_tables_agree_on_the_number_of_images():
+    own = {name: t.num_images for name, t in TEST_SETS.items() if t.image_sets == (name,)}
+    assert {"imagenet-1k", "imagenet-r", "digits"} <= own.keys()
+    assert own == {name: IMAGE_SETS[name].num_images for name in own}
+
+
+def test_row_of_a_new_set(tmp_path, monkeypatch):
+    """One row is enough to find a set of class folders."""
+    new_set = ImageSet(num_images=1, places=("imagenet-x",))
+    monkeypatch.setitem(IMAGE_SETS, "imagenet-x", new_set)
+    with pytest.raises(NotThereError, match=r"no imagenet-x in .* in imagenet-x/$"):
+        open_image_set("imagenet-x", str(tmp_path), False)
+    put(tmp_path, f"imagenet-x/{WNIDS[999]}/a.JPEG", b"1")
+    source = open_image_set("imagenet-x", str(tmp_path), False)
+    assert read(source) == [(f"{WNIDS[999]}/a.JPEG", 999, b"1")]
+
+
+def test_archive_folder_inside_the_set_folder(tmp_path):
+    """An archive unpacked in the folder of its set."""
+    put(tmp_path, "imagenetv2-topimages/imagenetv2-top-images-format-val/10/a.jpeg", b"1")
+    put(tmp_path, f"imagenet-a/imagenet-a/{WNIDS[6]}/a.jpeg", b"2")
+    put(tmp_path, "imagenet-a/README.txt")
+    for name, label in (("imagenetv2-topimages", 10), ("imagenet-a", 6)):
+        source = open_image_set(name, str(tmp_path), True)
+        assert source.labels.tolist() == [label]
+
+
 def test_missing_images_are_counted(tmp_path):
     put(tmp_path, f"imagenet-1k/val/{WNIDS[0]}/a.JPEG")
-    with pytest.raises(InputError, match=r"has 1 images here, the whole set 50000; .*--allow_part"):
+    with pytest.raises(
+        InputError, match=r"has 1 images here, the whole set 50000\. .*--allow_part"
+    ):
         open_image_set("imagenet-1k", str(tmp_path), False)
     assert len(open_partial(tmp_path)) == 1
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A directory where tfds prepared imagenet2012 from an archive of 40 images, and these."""
+    """A directory in which tfds prepared imagenet2012 from 40 images; the images by file name."""
     import tensorflow_datasets as tfds
 
     path = tmp_path_factory.mktemp("tfds")
@@ -169,7 +208,7 @@ def test_tfds(prepared):
 
 
 def test_tfds_beside_real_labels(prepared, tmp_path):
-    """The labels lie where class folders would; they do not hide the prepared images."""
+    """A real.json in imagenet-1k/, a place of class folders, does not hide the prepared images."""
     shutil.copytree(prepared[0] / "imagenet2012", tmp_path / "imagenet2012")
     put(tmp_path, "imagenet-1k/real.json", b"[]")
     assert len(open_partial(f"{tmp_path}/")) == 40
@@ -182,7 +221,7 @@ def test_solution_in_the_data_directory(tmp_path):
 
 
 def test_data_on_another_file_system():
-    """ram:// stands for gs://: what TensorFlow reads, and Python does not."""
+    """ram:// stands for gs://: TensorFlow reads it, but Python's open() does not."""
     for name in ("0/b.JPEG", "0010/a.JPEG", "9/c.JPEG"):
         path = f"ram://data/imagenetv2-topimages/{name}"
         tf.io.gfile.makedirs(path.rpartition("/")[0])
@@ -195,7 +234,7 @@ def test_data_on_another_file_system():
 
 
 def test_prepared_video_frames_by_position(tmp_path):
-    """Any contiguous part of the frames, across videos; a spoilt video is named."""
+    """Any contiguous range of frames, across videos; a video that is too short is named."""
     for i, label in enumerate((4, 7)):
         name = f"imagenet-p/translate/{WNIDS[label]}/{i}.mp4"
         put(tmp_path, name, fake_archives.mp4(i, 41))
@@ -212,18 +251,18 @@ def test_prepared_video_frames_by_position(tmp_path):
 
 
 def test_tfds_empty_range(prepared):
-    """The share of a process where there are more processes than images."""
+    """The share of a process if there are more processes than images."""
     assert read(open_partial(prepared[0]), range(40, 40)) == []
 
 
 def test_tfds_without_the_split(prepared):
     with pytest.raises(
-        InputError, match=r"imagenet2012 has no split 'test' of version 5.1.0.*: prepare it with"
+        InputError, match=r"imagenet2012 has no split 'test' of version 5.1.0.*Prepare it with"
     ):
         open_tfds("imagenet2012", "test", str(prepared[0]))
 
 
-@pytest.mark.parametrize("share", [range(0), range(1), range(7), range(8), range(9), range(3, 20)])
+@pytest.mark.parametrize("share", [range(0), range(8), range(9), range(3, 20)])
 def test_eval_batches(share):
     batches = list(eval_batches(in_memory(20), share, 8, SMALL))
     assert len(batches) == -(-len(share) // 8)
@@ -236,7 +275,7 @@ def test_eval_batches(share):
 
 
 @pytest.mark.parametrize(
-    ("kind", "position"), [*((kind, 11) for kind in SPOILT), ("text", 0), ("text", 19)]
+    ("kind", "position"), [("truncated", 11), ("text", 0), ("text", 11), ("text", 19)]
 )
 def test_corrupt_image_is_named(tmp_path, kind, position):
     names = [f"{WNIDS[i // 2]}/{i:02d}.JPEG" for i in range(20)]
@@ -250,15 +289,15 @@ def test_corrupt_image_is_named(tmp_path, kind, position):
         next(batches)
 
 
-def test_an_image_that_lacks_its_end_is_named(tmp_path):
-    """Although the crop does not reach so far."""
+def test_truncated_image_is_named(tmp_path):
+    """Even if the crop does not include the missing part."""
     (tmp_path / "0.JPEG").write_bytes(encode(noise(400, 100))[:-2000])
     source = ImageList(["0.JPEG"], np.zeros(1, np.int32), str(tmp_path))
     with pytest.raises(InputError, match=r"0\.JPEG is corrupt or no image"):
         next(eval_batches(source, range(1), 1, Preprocessing(16, 1.0)))
 
 
-def test_vanished_image_is_named(tmp_path):
+def test_deleted_image_is_named(tmp_path):
     path = tmp_path / "imagenet-1k" / WNIDS[0] / "a.JPEG"
     put(path.parent, "a.JPEG", JPEG)
     source = open_partial(tmp_path)
@@ -270,8 +309,8 @@ def test_vanished_image_is_named(tmp_path):
 def test_digits():
     splits = {split: read(digits.open_digits(split)) for split in ("train", "test")}
     assert [len(examples) for examples in splits.values()] == [1437, 360]
-    found = [label for examples in splits.values() for _, label, _ in examples]
-    np.testing.assert_array_equal(found, load_digits().target)
+    labels = [label for examples in splits.values() for _, label, _ in examples]
+    np.testing.assert_array_equal(labels, load_digits().target)
     for _, _, encoded in splits["train"][:20] + splits["test"]:
         image = decode(encoded)
         assert image.shape == (32, 32, 3)
@@ -290,7 +329,7 @@ def test_digits_shifts(shift):
     assert {decode(encoded).shape for encoded in source.encoded} == {(32, 32, 3)}
 
 
-def test_digits_shifts_are_what_they_say():
+def test_digits_shifts_as_documented():
     plain, translated, contrast, blurred, noisy = (
         np.stack([decode(e) for e in digits.open_digits("test", shift).encoded]).astype(float)
         for shift in (None, "translation", "contrast", "blur", "noise")

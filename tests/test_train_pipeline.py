@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from an_jax.data.prepared import open_tfds
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.train_sets import open_train_set
-from an_jax.data.sources import ImageList, open_tfds
+from an_jax.data.sources import ImageList
 from an_jax.data.train_pipeline import Augmentation, steps_per_epoch, train_batches
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing

@@ -1,1 +1,1 @@
-"""Images from disk to batches, and the test sets. The host side runs in tf.data, on the CPU."""
+"""Input pipelines, from files to batches. They run on the CPU, in tf.data."""

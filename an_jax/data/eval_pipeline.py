@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from an_jax.data.images import image_ops
+from an_jax.data.images import cropping, decoding
 from an_jax.data.sets.image_sets import Source
 from an_jax.data.tf_on_cpu import tf, untuned
 from an_jax.errors import InputError
@@ -35,12 +35,12 @@ def eval_batches(
 
     def plan(examples):
         sizes = examples.pop("size")
-        crop = image_ops.plan_center_crop(sizes, resized, size, preprocessing.interpolation)
+        crop = cropping.plan_center_crop(sizes, resized, size, preprocessing.interpolation)
         return examples, crop
 
     def finish(example, crop):
         # Decoded whole, so that a file that lacks its end does not pass.
-        image = image_ops.render(_rgb(example["image"]), crop, preprocessing.interpolation)
+        image = cropping.render(_rgb(example["image"]), crop, preprocessing.interpolation)
         return {**example, "image": image}
 
     examples = source.read(share).map(_measure, num_parallel_calls=tf.data.AUTOTUNE)
@@ -68,12 +68,12 @@ def eval_batches(
 def _measure(example):
     image = example["image"]
     encoded = image.dtype == tf.string
-    return {**example, "size": image_ops.image_size(image) if encoded else tf.shape(image)[:2]}
+    return {**example, "size": decoding.image_size(image) if encoded else tf.shape(image)[:2]}
 
 
 def _rgb(image: tf.Tensor) -> tf.Tensor:
     """uint8 [H, W, 3] of an encoded image, or of a frame, which is decoded already."""
-    return image_ops.decode_rgb(image) if image.dtype == tf.string else image
+    return decoding.decode_rgb(image) if image.dtype == tf.string else image
 
 
 def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> InputError:

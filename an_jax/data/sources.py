@@ -1,25 +1,23 @@
-"""Where images come from: lists of files, images in memory, or data prepared by tfds.
+"""Sources of images: lists of files, images in memory, and splits prepared by tfds.
 
-A source has a fixed order. Its examples are {"image": encoded bytes, "label": int32,
-"filename": string}; what is decoded, and how, is the pipeline's business. Directories are strings,
-local or gs://.
+A source has a fixed order. It yields examples {"image": encoded bytes, "label": int32,
+"filename": string}; the pipelines decode them. Directories are strings, local or gs://.
 """
 
-import csv
 import dataclasses
 import hashlib
 import posixpath
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from an_jax.data.tf_on_cpu import tf
-from an_jax.errors import InputError
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-SHUFFLE_WINDOW = 8192  # encoded images: 1 GB of ImageNet's
+if TYPE_CHECKING:  # importing it takes seconds
+    import tensorflow_datasets as tfds
+
+SHUFFLE_WINDOW = 8192  # examples; 1 GB of encoded ImageNet images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +27,9 @@ class ImageList:
     Attributes:
         filenames: names relative to `root`, with "/".
         labels: int32 [n].
-        root: directory of the files; unused when `encoded` is given.
-        encoded: the files' contents, for images that lie in memory.
-        kind: what an error says is expected.
+        root: directory of the files; unused if `encoded` is given.
+        encoded: the files' contents, for images in memory.
+        kind: what error messages call an example.
     """
 
     filenames: Sequence[str]
@@ -45,7 +43,7 @@ class ImageList:
 
     @property
     def fingerprint(self) -> str:
-        """Tells lists apart by place, names, labels, and contents where these lie in memory."""
+        """Hash of directory, names, labels and, for images in memory, contents."""
         names = "\n".join([self.root, *self.filenames])
         digest = hashlib.sha256(names.encode() + self.labels.tobytes())
         for content in self.encoded or ():
@@ -53,15 +51,15 @@ class ImageList:
         return digest.hexdigest()
 
     def read(self, indices: Sequence[int] | range | np.ndarray) -> tf.data.Dataset:
-        """The examples at `indices`, in that order."""
+        """Returns the examples at `indices`, in that order."""
         indices = np.asarray(indices, np.int64)
         names = np.asarray(self.filenames)[indices] if len(indices) else np.zeros(0, str)
-        columns = {"filename": names, "label": self.labels[indices]}
+        columns: dict[str, np.ndarray] = {"filename": names, "label": self.labels[indices]}
         if self.encoded is not None:
             columns["image"] = np.array(self.encoded, object)[indices]
             return tf.data.Dataset.from_tensor_slices(columns)
 
-        def read_file(example):
+        def read_file(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             path = tf.strings.join([self.root, example["filename"]], separator="/")
             return {**example, "image": tf.io.read_file(path)}
 
@@ -70,7 +68,7 @@ class ImageList:
         )
 
     def name(self, position: int) -> str:
-        """What to call an image in an error: its path."""
+        """The path of an image, for error messages."""
         return posixpath.join(self.root, self.filenames[position])
 
 
@@ -79,13 +77,13 @@ class TfdsSplit:
     """A split prepared by tensorflow-datasets, in its own order.
 
     Attributes:
-        builder: a tfds builder with the features label, file_name, and an image or a video.
+        builder: a tfds builder with the features `label`, `file_name` and `feature`.
         split: name of the split.
-        feature: name of the image or video.
-        kind: what an error says is expected.
+        feature: name of the image or video feature.
+        kind: what error messages call an example.
     """
 
-    builder: object
+    builder: "tfds.core.DatasetBuilder"
     split: str
     feature: str = "image"
     kind: ClassVar[str] = "image"
@@ -95,24 +93,22 @@ class TfdsSplit:
 
     @property
     def fingerprint(self) -> str:
-        """Tells prepared data sets apart by place, name, configuration, version and size."""
+        """Directory, name, configuration, version, split and size of the prepared data set."""
         return f"{self.builder.data_path}/{self.split}/{len(self)}"
 
     def read(self, indices: range) -> tf.data.Dataset:
-        """The examples of a contiguous range, in order."""
+        """Returns the examples of a contiguous range, in order."""
         import tensorflow_datasets as tfds
 
-        first, last = (
-            (indices.start, indices.stop) if indices else (0, 1)
-        )  # tfds reads no empty range
         in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-        return self._read(range(first, last), in_order).take(len(indices))
+        not_empty = indices or range(1)  # tfds refuses an empty range
+        return self._read(not_empty, in_order).take(len(indices))
 
     def read_shuffled(self, indices: range, seed: int) -> tf.data.Dataset:
-        """The examples of a contiguous range in an order that is a function of the seed.
+        """Returns the examples of a contiguous range, in an order that depends on the seed only.
 
-        Files are shuffled, read sixteen at a time, and their examples shuffled once more within a
-        window: a record cannot be read by its number.
+        Records cannot be read by position. Instead, files are shuffled and read sixteen at a time,
+        and their examples are shuffled within a window.
         """
         import tensorflow_datasets as tfds
 
@@ -122,7 +118,9 @@ class TfdsSplit:
         dataset = self._read(indices, config, shuffle_files=True)
         return dataset.shuffle(SHUFFLE_WINDOW, seed=seed, reshuffle_each_iteration=False)
 
-    def _read(self, indices: range, config, shuffle_files: bool = False) -> tf.data.Dataset:
+    def _read(
+        self, indices: range, config: "tfds.ReadConfig", shuffle_files: bool = False
+    ) -> tf.data.Dataset:
         import tensorflow_datasets as tfds
 
         dataset = self.builder.as_dataset(
@@ -142,113 +140,6 @@ class TfdsSplit:
         )
 
     def name(self, position: int) -> str:
-        """What to call an image in an error: its file name and the data set."""
+        """The file name and data set of an image, for error messages."""
         (example,) = self.read(range(position, position + 1))
         return f"{example['filename'].numpy().decode()} of {self.builder.info.full_name}"
-
-
-def open_tfds(name: str, split: str, data_dir: str, feature: str = "image") -> TfdsSplit | None:
-    """A split of a data set that lies prepared in `data_dir`; None if it does not.
-
-    Args:
-        name: of the data set, with "/" and its configuration where it has some.
-        split: of the data set.
-        data_dir: where tfds keeps prepared data.
-        feature: name of the image or video.
-
-    Raises:
-        InputError: it is there, but not whole, or without the split.
-    """
-    if not tf.io.gfile.isdir(posixpath.join(data_dir, name)):
-        return None
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        raise InputError(
-            f"{data_dir}/{name} is no whole data set: remove it, build it again"
-        ) from error
-    if split not in builder.info.splits:
-        raise InputError(
-            f"{data_dir}/{name} has no split {split!r} of version {builder.version}, the one that "
-            f"is read: prepare it with `python -m an_jax.data.builders {name} "
-            f"--manual_dir=ARCHIVES --data_dir={data_dir}`"
-        )
-    return TfdsSplit(builder, split, feature)
-
-
-def open_class_folders(
-    root: str, label_of: Mapping[str, int], suffixes: tuple[str, ...] = IMAGE_SUFFIXES
-) -> ImageList:
-    """Images in one folder a class, in the order of their names.
-
-    Folders of some of the classes will do: labels do not depend on which are there.
-
-    Args:
-        root: directory of the folders.
-        label_of: name of a folder -> label.
-        suffixes: which files count, in lower case.
-
-    Raises:
-        InputError: a folder is none of the classes, or there are no images.
-    """
-    entries = list_directory(root)
-    unknown = [e for e in entries if e not in label_of and is_directory(root, e)]
-    if unknown:
-        raise InputError(
-            f"{root} has folders that are none of the {len(set(label_of.values()))} classes "
-            f"(such as {next(iter(label_of))!r}): {', '.join(unknown[:5])}"
-            + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-        )
-    folders = [entry for entry in entries if entry in label_of]
-    with ThreadPoolExecutor(32) as pool:  # a listing on gs:// takes a tenth of a second
-        contents = list(pool.map(lambda f: _files(posixpath.join(root, f), suffixes), folders))
-    names = [f"{f}/{file}" for f, files in zip(folders, contents, strict=True) for file in files]
-    _check_not_empty(names, root, suffixes)
-    labels = np.array([label_of[name.split("/")[0]] for name in names], np.int32)
-    return ImageList(names, labels, root)
-
-
-def open_flat_folder(root: str, solution: str, class_ids: Sequence[str]) -> ImageList:
-    """Images in one folder, labelled by ILSVRC's LOC_val_solution.csv.
-
-    Raises:
-        InputError: there are no images, or the file lacks one of them.
-    """
-    with tf.io.gfile.GFile(solution) as file:
-        try:
-            rows = csv.DictReader(file.read().splitlines())
-            wnid_of = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-        except (KeyError, IndexError, AttributeError) as error:
-            raise InputError(f"{solution} lacks ImageId or PredictionString") from error
-    names = _files(root, IMAGE_SUFFIXES)
-    _check_not_empty(names, root, IMAGE_SUFFIXES)
-    label_of = {class_id: label for label, class_id in enumerate(class_ids)}
-    labels = [label_of.get(wnid_of.get(posixpath.splitext(name)[0]), -1) for name in names]
-    if -1 in labels:
-        others = labels.count(-1) - 1
-        raise InputError(
-            f"{solution} has no class for {names[labels.index(-1)]} and {others} others"
-        )
-    return ImageList(names, np.array(labels, np.int32), root)
-
-
-def list_directory(path: str) -> list[str]:
-    """Names of what is in a directory, sorted."""
-    return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
-
-
-def is_directory(*parts: str) -> bool:
-    """Whether there is a directory at the joined path."""
-    return tf.io.gfile.isdir(posixpath.join(*parts))
-
-
-def _files(folder: str, suffixes: tuple[str, ...]) -> list[str]:
-    names = list_directory(folder) if is_directory(folder) else []
-    return [n for n in names if n.lower().endswith(suffixes) and not n.startswith(".")]
-
-
-def _check_not_empty(names: list[str], root: str, suffixes: tuple[str, ...]) -> None:
-    if not names:
-        raise InputError(f"{root} holds no images (looked for {', '.join(suffixes)})")

@@ -1,19 +1,23 @@
-"""TensorFlow, quiet and off the accelerator, whose memory it would seize: import it from here."""
+"""TensorFlow without log messages, and on the CPU only: on a GPU it would reserve all memory.
+
+All modules import TensorFlow from here.
+"""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # not used here, and it talks
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # not used here, and it prints a notice
 
-# Keras is not used here, and would take a third of the import's time.
-KERAS = "TF_USE_LEGACY_KERAS"
-is_given = KERAS in os.environ
-os.environ.setdefault(KERAS, "1")
+# With this variable TensorFlow does not import Keras, which takes a third of the time. It is unset
+# again for the user's own code.
+_KERAS = "TF_USE_LEGACY_KERAS"
+_is_set_by_user = _KERAS in os.environ
+os.environ.setdefault(_KERAS, "1")
 try:
     import tensorflow as tf
 finally:
-    if not is_given:
-        del os.environ[KERAS]
+    if not _is_set_by_user:
+        del os.environ[_KERAS]
 
 tf.config.set_visible_devices([], "GPU")
 tf.config.set_visible_devices([], "TPU")
@@ -22,9 +26,11 @@ __all__ = ["tf", "untuned"]
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """With as many parallel calls of each map as TensorFlow has threads for them, one on a core:
-    where tf.data may choose, it now and then settles on a single one, and on half the rate."""
+    """Returns the dataset with a fixed number of parallel calls of each map: one per core.
+
+    If tf.data tunes this number, it sometimes settles on one call, which halves the throughput.
+    """
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.autotune.initial_parallelism = os.cpu_count()  # or there would be 16 at most
+    options.autotune.initial_parallelism = os.cpu_count()  # the default is at most 16
     return dataset.with_options(options)

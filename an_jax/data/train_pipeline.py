@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from an_jax.data.images import image_ops
+from an_jax.data.images import cropping, decoding
 from an_jax.data.images.augmentation import draw, plan_augmented
 from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.tf_on_cpu import tf, untuned
@@ -102,7 +102,7 @@ def train_batches(
             "image": example["image"],
             "label": example["label"],
             "position": position,
-            "size": image_ops.image_size(example["image"]),
+            "size": decoding.image_size(example["image"]),
             "draws": draw(tf.stack([seed * 1_000_003 + epoch, position])),
         }
 
@@ -118,7 +118,7 @@ def train_batches(
         return examples, crops
 
     def finish(example, crop):
-        image = image_ops.render(example["image"], crop, preprocessing.interpolation)
+        image = cropping.render(example["image"], crop, preprocessing.interpolation)
         return {**example, "image": image}
 
     def prepare_all(examples, positions):

@@ -1,7 +1,7 @@
-"""`tfds build` that also knows these builders, by name: `python -m an_jax.data.builders --help`.
+"""`tfds build` with the builders of ImageNet-O, -C and -P: `python -m an_jax.data.builders --help`.
 
-It takes the options of `tfds build`, and does without Apache Beam and mlcroissant, which tfds
-4.9.10's own command needs merely to start:
+Takes the options of `tfds build`. Unlike tfds 4.9.10's own command, it starts without Apache Beam
+and mlcroissant:
 
     python -m an_jax.data.builders imagenet_o imagenet_c/fog_3 --manual_dir=M --data_dir=D
 """
@@ -11,7 +11,7 @@ import sys
 from absl import app
 from tensorflow_datasets.scripts.cli import build, cli_utils
 
-# Imported, they are registered.
+# Importing a builder registers its name.
 from an_jax.data.builders.imagenet_c import imagenet_c_dataset_builder  # noqa: F401
 from an_jax.data.builders.imagenet_o import imagenet_o_dataset_builder  # noqa: F401
 from an_jax.data.builders.imagenet_p import imagenet_p_dataset_builder  # noqa: F401
@@ -19,6 +19,10 @@ from an_jax.errors import InputError
 
 
 def main(args: build.Args) -> None:
+    """Builds the data sets; exits with a message if an archive is missing or wrong."""
+    # tfds imports TensorFlow when it first writes; imported here, it is quiet and without Keras.
+    import an_jax.data.tf_on_cpu  # noqa: F401
+
     try:
         args.execute()
     except InputError as error:

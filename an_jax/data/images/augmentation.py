@@ -2,7 +2,7 @@
 
 import math
 
-from an_jax.data.images import image_ops
+from an_jax.data.images import cropping
 from an_jax.data.tf_on_cpu import tf
 
 _RATIOS = (3 / 4, 4 / 3)
@@ -56,7 +56,7 @@ def random_window(size: tf.Tensor, scale: tuple[float, float], u: tf.Tensor) -> 
 
 def plan_augmented(
     size: tf.Tensor, side: int, interpolation: str, scale: tuple[float, float], flip: bool, draws
-) -> image_ops.Plan:
+) -> cropping.Plan:
     """Random resized crops, half of them mirrored.
 
     Args:
@@ -69,4 +69,4 @@ def plan_augmented(
     """
     window = random_window(size, scale, draws["window"])
     mirrored = draws["flip"] < (0.5 if flip else 0.0)
-    return image_ops.plan_resized_window(size, window, side, mirrored, interpolation)
+    return cropping.plan_resized_window(size, window, side, mirrored, interpolation)

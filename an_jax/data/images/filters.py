@@ -1,8 +1,8 @@
 """Pillow's resizing filters along one axis, in TensorFlow ops, for many images at once.
 
 Pillow sums uint8 pixels times 22-bit fixed-point weights and rounds to uint8. Here the sum is a
-product with a sparse matrix: exact in float64. In float32 it takes half the time, and a sum that
-lies within about 2**-15 of a half may be rounded the other way.
+product with a sparse matrix, which is exact in float64. float32 takes half the time, but may round
+a sum within about 2**-15 of a half in the other direction.
 """
 
 from typing import NamedTuple
@@ -13,15 +13,15 @@ _WEIGHT_BITS = 22
 
 
 class Filter(NamedTuple):
-    """How the outputs of an axis come from its inputs: the entries of a sparse matrix.
+    """The entries of a sparse matrix that maps the pixels of an axis to those of the resized axis.
 
-    Filters of several images can be stacked; all but the first `num_taps` entries of each output
-    are filling then.
+    Filters of several images can be stacked. Then only the first `num_taps` entries of each output
+    count; the others are padding.
 
     Attributes:
-        entries: the output and the input of each weight, int64 [..., count, taps, 2].
+        entries: positions of the output and the input of each weight, int64 [..., count, taps, 2].
         weights: float64 or float32 [..., count, taps].
-        num_taps: of this image, int32 [...].
+        num_taps: number of inputs of an output, int32 [...].
     """
 
     entries: tf.Tensor
@@ -32,19 +32,19 @@ class Filter(NamedTuple):
 def resizing_filter(
     size_in: tf.Tensor, size_out: tf.Tensor, outputs: tf.Tensor, interpolation: str, dtype: tf.DType
 ) -> Filter:
-    """Pillow's filter for some outputs of a resized axis.
+    """Returns Pillow's filter for some outputs of a resized axis.
 
     Args:
         size_in: pixels of the axis, int32 [...].
         size_out: pixels of the whole resized axis, int32 [...].
-        outputs: which of these are wanted, in any order; int32 [..., count].
+        outputs: positions on the resized axis to compute, in any order; int32 [..., count].
         interpolation: "bilinear" or "bicubic".
-        dtype: of the weights and thus of the sums: float64 or float32.
+        dtype: dtype of the weights and sums, float64 or float32.
     """
     bicubic = interpolation == "bicubic"
     size_in, size_out = size_in[..., None], size_out[..., None]
     scale = tf.cast(size_in, tf.float64) / tf.cast(size_out, tf.float64)
-    stretch = tf.maximum(scale, 1.0)  # downscaling widens the filter: antialiasing
+    stretch = tf.maximum(scale, 1.0)  # antialiasing: downscaling widens the filter
     support = stretch * (2.0 if bicubic else 1.0)
     center = (tf.cast(outputs, tf.float64) + 0.5) * scale
     first = tf.maximum(tf.cast(center - support + 0.5, tf.int32), 0)
@@ -65,21 +65,21 @@ def resizing_filter(
 
 
 def apply_filter(lines: tf.Tensor, f: Filter, interpolation: str) -> tf.Tensor:
-    """Filters uint8 lines [n, m] along the first axis into uint8 [count, m]."""
+    """Filters uint8 lines [n, m] along the first axis; returns uint8 [count, m]."""
     count = f.weights.shape[0]
     matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
         indices=tf.reshape(f.entries[:, : f.num_taps], [-1, 2]),
         values=tf.reshape(f.weights[:, : f.num_taps], [-1]),
         dense_shape=tf.stack([count, tf.shape(lines, tf.int64)[0]]),
     )
-    # Several times as fast as tf.sparse.sparse_dense_matmul or a matrix of dense blocks.
+    # Several times faster than tf.sparse.sparse_dense_matmul or a matrix of dense blocks.
     sums = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(lines, f.weights.dtype)) + 0.5
-    if interpolation == "bicubic":  # it overshoots
+    if interpolation == "bicubic":  # its sums can leave the range of uint8
         sums = tf.clip_by_value(sums, 0.0, 255.0)
     return tf.ensure_shape(tf.cast(sums, tf.uint8), [count, None])
 
 
-def _bicubic(x):
+def _bicubic(x: tf.Tensor) -> tf.Tensor:
     """Keys' kernel with a = -0.5, in Pillow's order of operations."""
     a = -0.5
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0

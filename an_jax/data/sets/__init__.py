@@ -1,1 +1,1 @@
-"""The data sets, as tables: image sets, test sets, training sets, classes, where to get them."""
+"""Tables of data sets: image sets, test sets, training sets, classes, downloads."""

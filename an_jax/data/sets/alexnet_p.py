@@ -1,5 +1,8 @@
-"""AlexNet's results on ImageNet-P, by which mFR and mT5D divide; its authors keep them in a table
-(https://github.com/hendrycks/robustness, issue 49), which is not ours to copy."""
+"""AlexNet's results on ImageNet-P, the denominators of mFR and mT5D.
+
+They are in a table of the benchmark's authors (https://github.com/hendrycks/robustness, issue 49),
+which is not ours to copy: the user provides the file.
+"""
 
 import json
 import posixpath
@@ -12,11 +15,14 @@ KEYS = ("flip_probability", "top5_distance")
 
 
 def read_alexnet_p(data_dir: str) -> dict[str, dict[str, float]] | None:
-    """{"flip_probability", "top5_distance"}, each perturbation -> AlexNet's value, as fractions,
-    of `DATA/imagenet-p/alexnet.json`; None if there is no such file.
+    """Reads AlexNet's results from `DATA/imagenet-p/alexnet.json`.
+
+    Returns:
+        {"flip_probability": ..., "top5_distance": ...}, each a dict perturbation -> fraction; None
+        if there is no such file.
 
     Raises:
-        InputError: the file is not of this form.
+        InputError: the file has another form.
     """
     path = posixpath.join(data_dir, "imagenet-p", "alexnet.json")
     if not tf.io.gfile.exists(path):

@@ -1,4 +1,4 @@
-"""The 1000 classes of ImageNet-1k, and the subsets of 200 that some test sets have."""
+"""The 1000 classes of ImageNet-1k, and the 200-class subsets of some test sets."""
 
 import functools
 import json
@@ -9,15 +9,15 @@ SUBSETS = ("imagenet-a", "imagenet-o", "imagenet-r")
 
 @functools.cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """WordNet ids of the 1000 classes, sorted; a label is the position in this tuple."""
-    return tuple(_data("imagenet_wnids.txt").split())
+    """Returns the sorted WordNet ids of the 1000 classes; a label is a position in this tuple."""
+    return tuple(_read("imagenet_wnids.txt").split())
 
 
 @functools.cache
 def subset(name: str) -> tuple[int, ...]:
-    """Labels, increasing, of the 200 classes of one of SUBSETS, as its authors list them."""
-    return tuple(json.loads(_data("imagenet_subsets.json"))[name])
+    """Returns the increasing labels of the 200 classes of one of SUBSETS."""
+    return tuple(json.loads(_read("imagenet_subsets.json"))[name])
 
 
-def _data(file: str) -> str:
+def _read(file: str) -> str:
     return resources.files("an_jax.data.sets").joinpath(file).read_text()

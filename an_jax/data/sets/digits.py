@@ -1,7 +1,7 @@
-"""The handwritten digits that ship inside scikit-learn: real images, offline, and shifts of them.
+"""The handwritten digits that come with scikit-learn, and shifted versions of the test images.
 
 1797 digits of 8x8 pixels by 13 writers (Alpaydin & Kaynak, 1998; the test part of the UCI set),
-enlarged to 32x32 and stored as PNG, so that they take the way of every other image.
+enlarged to 32x32 and stored as PNG, so that the input pipelines treat them as any other image.
 """
 
 import functools
@@ -18,36 +18,37 @@ NUM_TRAIN, NUM_TEST = 1437, 360
 SIDE = 32
 
 
-def _rng(images):
+def _rng(images: np.ndarray) -> np.random.Generator:
     return np.random.default_rng(len(images))
 
 
-def _noise(images):
+def _noise(images: np.ndarray) -> np.ndarray:
     return images + _rng(images).normal(0, 60, images.shape)
 
 
-def _blur(images):
+def _blur(images: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(images, (0, 3.0, 3.0))
 
 
-def _rotation(images):
+def _rotation(images: np.ndarray) -> np.ndarray:
     angles = _rng(images).choice([-30, 30], len(images))
-    turned = [
-        ndimage.rotate(i, a, reshape=False, order=1) for i, a in zip(images, angles, strict=True)
+    rotated = [
+        ndimage.rotate(image, angle, reshape=False, order=1)
+        for image, angle in zip(images, angles, strict=True)
     ]
-    return np.stack(turned)
+    return np.stack(rotated)
 
 
-def _contrast(images):
+def _contrast(images: np.ndarray) -> np.ndarray:
     mean = images.mean((1, 2), keepdims=True)
     return mean + 0.6 * (images - mean)
 
 
-def _translation(images):
+def _translation(images: np.ndarray) -> np.ndarray:
     return np.roll(images, (3, -3), axis=(1, 2))
 
 
-# Name of a shift -> function of grey images [n, 32, 32] in [0, 255], of that shape.
+# Name of a shift -> function of gray images [n, 32, 32] in [0, 255], of the same shape.
 SHIFTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "noise": _noise,
     "blur": _blur,
@@ -58,19 +59,23 @@ SHIFTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def open_digits(split: str, shift: str | None = None) -> ImageList:
-    """The digits, the first 1437 for "train", the last 360 for "test".
+    """Returns the first 1437 digits for "train", the last 360 for "test".
+
+    Args:
+        split: "train" or "test".
+        shift: key of SHIFTS; None leaves the images as they are.
 
     Raises:
         InputError: scikit-learn is not installed.
     """
-    grey, labels = _load()
+    gray, labels = _load()
     part = slice(NUM_TRAIN) if split == "train" else slice(NUM_TRAIN, None)
-    grey, labels = grey[part], labels[part]
+    gray, labels = gray[part], labels[part]
     if shift:
-        grey = SHIFTS[shift](grey)
-    grey = np.clip(np.round(grey), 0, 255).astype(np.uint8)
-    encoded = [tf.io.encode_png(image[..., None]).numpy() for image in grey]
-    return ImageList([f"{split}/{i:04d}.png" for i in range(len(grey))], labels, encoded=encoded)
+        gray = SHIFTS[shift](gray)
+    gray = np.clip(np.round(gray), 0, 255).astype(np.uint8)
+    encoded = [tf.io.encode_png(image[..., None]).numpy() for image in gray]
+    return ImageList([f"{split}/{i:04d}.png" for i in range(len(gray))], labels, encoded=encoded)
 
 
 @functools.cache
@@ -80,7 +85,7 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
     except ImportError as error:
         raise InputError("the digits come with scikit-learn: pip install 'an_jax[demo]'") from error
     digits = load_digits()
-    grey = ndimage.zoom(
+    gray = ndimage.zoom(
         digits.images * (255 / 16), (1, SIDE / 8, SIDE / 8), order=1, grid_mode=True, mode="nearest"
     )
-    return grey, digits.target.astype(np.int32)
+    return gray, digits.target.astype(np.int32)

@@ -1,10 +1,17 @@
-"""The test sets, a table: each is a column of the results, computed from one or more image sets."""
+"""The table of test sets: each is a column of the results, computed from image sets."""
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 
 from an_jax.data.sets import digits
-from an_jax.data.sets.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS, SEVERITIES
+from an_jax.data.sets.image_sets import (
+    CORRUPTIONS,
+    EXTRA_CORRUPTIONS,
+    IMAGE_SETS,
+    PERTURBATIONS,
+    SEVERITIES,
+)
 from an_jax.errors import InputError
 
 
@@ -13,13 +20,13 @@ class TestSet:
     """One column of the results.
 
     Attributes:
-        image_sets: names in IMAGE_SETS of what a model is run over for it.
-        num_images: how many images (frames, for videos) count when all are there.
-        metric: name in evaluation.columns.METRICS of how it is scored.
-        csv: name of the file of results, timm's where timm has the set.
-        classes: the subset of classes whose logits alone count; None for all.
-        clean: the test set of which this one is a shift.
-        optional_sets: image sets that are reported where they are there.
+        image_sets: keys of IMAGE_SETS; a model is run over each of them.
+        num_images: images (frames, for videos) that count if all are there.
+        metric: key of evaluation.columns.METRICS.
+        csv: name of the results file; timm's name if timm has the set.
+        classes: subset of the classes; only the logits of these count. None for all.
+        clean: the test set that this one is a shifted version of.
+        optional_sets: image sets that are reported if they are there.
     """
 
     image_sets: tuple[str, ...]
@@ -31,34 +38,25 @@ class TestSet:
     optional_sets: tuple[str, ...] = ()
 
 
-def _accuracy(name, num_images, csv=None, clean="imagenet-1k") -> TestSet:
-    return TestSet((name,), num_images, "accuracy", csv or f"results-{name}.csv", clean=clean)
+def _accuracy(
+    name: str, num_images: int, csv: str | None = None, clean: str | None = "imagenet-1k"
+) -> TestSet:
+    csv = csv or f"results-{name}.csv"
+    return TestSet((name,), num_images, "accuracy", csv, clean=clean)
 
 
-def _of_subset(name, images, num_images, subset, clean=None) -> TestSet:
+def _subset_accuracy(
+    name: str, image_set: str, num_images: int, classes: str, clean: str | None = None
+) -> TestSet:
     csv = f"results-{name}.csv"
-    return TestSet((images,), num_images, "accuracy", csv, classes=subset, clean=clean)
+    return TestSet((image_set,), num_images, "accuracy", csv, classes=classes, clean=clean)
 
 
-def _corrupted() -> TestSet:
-    def names(corruptions):
-        return tuple(f"imagenet-c/{c}/{s}" for c in corruptions for s in SEVERITIES)
-
-    return TestSet(
-        ("imagenet-1k", *names(CORRUPTIONS)),  # the clean error is part of relative mCE
-        num_images=50_000 * (1 + len(CORRUPTIONS) * len(SEVERITIES)),
-        metric="corruption",
-        csv="results-imagenet-c.csv",
-        clean="imagenet-1k",
-        optional_sets=names(EXTRA_CORRUPTIONS),
-    )
+def _corrupted_sets(corruptions: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"imagenet-c/{c}/{severity}" for c in corruptions for severity in SEVERITIES)
 
 
-def _perturbed() -> TestSet:
-    names = tuple(f"imagenet-p/{perturbation}" for perturbation in PERTURBATIONS)
-    num_frames = 31 * len(PERTURBATIONS) + 10  # translate has 41
-    return TestSet(names, 50_000 * num_frames, "perturbation", "results-imagenet-p.csv")
-
+_PERTURBED_SETS = tuple(f"imagenet-p/{perturbation}" for perturbation in PERTURBATIONS)
 
 TEST_SETS: dict[str, TestSet] = {
     "imagenet-1k": _accuracy("imagenet-1k", 50_000, "results-imagenet.csv", clean=None),
@@ -69,19 +67,35 @@ TEST_SETS: dict[str, TestSet] = {
     "imagenetv2-threshold0.7": _accuracy("imagenetv2-threshold0.7", 10_000),
     "imagenetv2-topimages": _accuracy("imagenetv2-topimages", 10_000),
     "imagenet-sketch": _accuracy("imagenet-sketch", 50_889, "results-sketch.csv"),
-    "imagenet-a": _of_subset("imagenet-a", "imagenet-a", 7_500, "imagenet-a", "imagenet-a-clean"),
+    "imagenet-a": _subset_accuracy(
+        "imagenet-a", "imagenet-a", 7_500, "imagenet-a", clean="imagenet-a-clean"
+    ),
     "imagenet-o": TestSet(
-        ("imagenet-o", "imagenet-1k"),  # the latter holds the classes' in-distribution images
+        ("imagenet-o", "imagenet-1k"),  # the latter has the in-distribution images
         2_000 + 10_000,
         "out_of_distribution",
         "results-imagenet-o.csv",
         classes="imagenet-o",
     ),
-    "imagenet-a-clean": _of_subset("imagenet-a-clean", "imagenet-1k", 10_000, "imagenet-a"),
-    "imagenet-r": _of_subset("imagenet-r", "imagenet-r", 30_000, "imagenet-r", "imagenet-r-clean"),
-    "imagenet-r-clean": _of_subset("imagenet-r-clean", "imagenet-1k", 10_000, "imagenet-r"),
-    "imagenet-c": _corrupted(),
-    "imagenet-p": _perturbed(),
+    "imagenet-a-clean": _subset_accuracy("imagenet-a-clean", "imagenet-1k", 10_000, "imagenet-a"),
+    "imagenet-r": _subset_accuracy(
+        "imagenet-r", "imagenet-r", 30_000, "imagenet-r", clean="imagenet-r-clean"
+    ),
+    "imagenet-r-clean": _subset_accuracy("imagenet-r-clean", "imagenet-1k", 10_000, "imagenet-r"),
+    "imagenet-c": TestSet(
+        ("imagenet-1k", *_corrupted_sets(CORRUPTIONS)),  # relative mCE needs the clean error
+        num_images=50_000 * (1 + len(CORRUPTIONS) * len(SEVERITIES)),
+        metric="corruption",
+        csv="results-imagenet-c.csv",
+        clean="imagenet-1k",
+        optional_sets=_corrupted_sets(EXTRA_CORRUPTIONS),
+    ),
+    "imagenet-p": TestSet(
+        _PERTURBED_SETS,
+        num_images=sum(IMAGE_SETS[name].num_images for name in _PERTURBED_SETS),
+        metric="perturbation",
+        csv="results-imagenet-p.csv",
+    ),
     "digits": _accuracy("digits", digits.NUM_TEST, clean=None),
     **{
         f"digits-{shift}": _accuracy(f"digits-{shift}", digits.NUM_TEST, clean="digits")
@@ -89,26 +103,38 @@ TEST_SETS: dict[str, TestSet] = {
     },
 }
 # The columns of the published table, in its order.
-PUBLISHED = tuple(TEST_SETS)[:8]
+PUBLISHED = (
+    "imagenet-1k",
+    "imagenet-1k-reassessed",
+    "imagenetv2-matched-frequency",
+    "imagenetv2-threshold0.7",
+    "imagenetv2-topimages",
+    "imagenet-sketch",
+    "imagenet-a",
+    "imagenet-o",
+)
 
 
 def expand_names(names: str) -> list[str]:
-    """Test sets named with commas, or by "published" (the eight columns) or "all" (of ImageNet).
+    """Returns the test sets of a list with commas, in its order and without repetition.
+
+    Args:
+        names: names of test sets, "published" (eight columns) or "all" (of ImageNet).
 
     Raises:
-        InputError: an unknown name; the nearest is said.
+        InputError: a name is unknown; the message suggests the nearest.
     """
-    groups = {
+    groups: dict[str, Sequence[str]] = {
         "published": PUBLISHED,
         "all": [name for name in TEST_SETS if name.startswith("imagenet")],
     }
-    found = []
+    expanded: list[str] = []
     for name in names.split(","):
         if name not in TEST_SETS and name not in groups:
             nearest = difflib.get_close_matches(name, TEST_SETS, n=1, cutoff=0.0)[0]
             raise InputError(
-                f"unknown test set {name!r}; the nearest is {nearest}, and there are "
-                f"{', '.join([*TEST_SETS, *groups])}"
+                f"unknown test set {name!r}; the nearest is {nearest}. "
+                f"There are {', '.join([*TEST_SETS, *groups])}"
             )
-        found += groups.get(name, [name])
-    return list(dict.fromkeys(found))
+        expanded += groups.get(name, [name])
+    return list(dict.fromkeys(expanded))

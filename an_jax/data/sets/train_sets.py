@@ -4,18 +4,13 @@ import dataclasses
 import posixpath
 from collections.abc import Callable, Sequence
 
+from an_jax.data.folders import is_directory, list_directory, open_class_folders
+from an_jax.data.prepared import open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.image_sets import Source, open_image_set
 from an_jax.data.sets.real_labels import labels_of, read_real_labels
-from an_jax.data.sources import (
-    ImageList,
-    TfdsSplit,
-    is_directory,
-    list_directory,
-    open_class_folders,
-    open_tfds,
-)
+from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError, NotThereError
 

@@ -1,4 +1,4 @@
-"""ImageNet-C (Hendrycks and Dietterich, ICLR 2019): the authors' files, not recomputed ones."""
+"""ImageNet-C (Hendrycks and Dietterich, ICLR 2019), from the authors' files."""
 
 from collections.abc import Iterator
 from typing import ClassVar
@@ -20,7 +20,7 @@ _ARCHIVE_OF = {name: archive for archive, names in _CORRUPTIONS.items() for name
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """The 50,000 validation images under one corruption of one severity."""
+    """The 50,000 validation images with one corruption at one severity."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
@@ -30,9 +30,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for severity in range(1, 6)
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"Put into manual_dir, from {_PAGE}, the archive of the corruption: "
+        f"Put the archive of the corruption, from {_PAGE}, into manual_dir: "
         + "; ".join(f"{archive} ({', '.join(names)})" for archive, names in _CORRUPTIONS.items())
-        + ". Keep them apart from ImageNet-P's, which have the same names."
+        + ". ImageNet-P's archives have the same names: keep them in another folder."
     )
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -44,10 +44,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         corruption, severity = self.builder_config.name.rsplit("_", 1)
-        archive = class_folders.find(dl_manager.manual_dir, [_ARCHIVE_OF[corruption]], _PAGE)
+        names = [_ARCHIVE_OF[corruption]]
+        archive = class_folders.find_archive(dl_manager.manual_dir, names, _PAGE)
         return {"test": self._generate_examples(archive, f"{corruption}/{severity}", dl_manager)}
 
     def _generate_examples(
         self, archive: epath.Path, folder: str, dl_manager: tfds.download.DownloadManager
     ) -> Iterator[tuple[str, dict]]:
-        return class_folders.examples("image", archive, folder, dl_manager)
+        return class_folders.generate_examples("image", archive, folder, dl_manager)

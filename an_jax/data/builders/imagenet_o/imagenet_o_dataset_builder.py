@@ -13,7 +13,7 @@ _WHERE = f"https://people.eecs.berkeley.edu/~hendrycks/imagenet-o.tar (see {_PAG
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """2,000 images that show none of the 1000 classes but are filed under 200 of them."""
+    """2,000 images of none of the 1000 classes, in folders of 200 classes they are mistaken for."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
@@ -27,10 +27,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        archive = class_folders.find(dl_manager.manual_dir, ["imagenet-o.tar"], _WHERE)
+        archive = class_folders.find_archive(dl_manager.manual_dir, ["imagenet-o.tar"], _WHERE)
         return {"test": self._generate_examples(archive, dl_manager)}
 
     def _generate_examples(
         self, archive: epath.Path, dl_manager: tfds.download.DownloadManager
     ) -> Iterator[tuple[str, dict]]:
-        return class_folders.examples("image", archive, "imagenet-o", dl_manager)
+        return class_folders.generate_examples("image", archive, "imagenet-o", dl_manager)

@@ -1,4 +1,4 @@
-"""ImageNet-P (Hendrycks and Dietterich, ICLR 2019) at difficulty 1: the authors' videos."""
+"""ImageNet-P (Hendrycks and Dietterich, ICLR 2019) at difficulty 1, from the authors' videos."""
 
 from collections.abc import Iterator
 from typing import ClassVar
@@ -10,7 +10,7 @@ from etils import epath
 from an_jax.data.builders import class_folders
 
 _PAGE = "https://zenodo.org/records/3565846"
-_PERTURBATIONS = {  # the last of each is for validation, not scored
+_PERTURBATIONS = {  # the last of each is for validation and is not scored
     "noise.tar": ("gaussian_noise", "shot_noise", "speckle_noise"),
     "blur.tar": ("motion_blur", "zoom_blur", "gaussian_blur"),
     "weather.tar": ("snow", "brightness", "spatter"),
@@ -20,7 +20,7 @@ _ARCHIVE_OF = {name: archive for archive, names in _PERTURBATIONS.items() for na
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """The 50,000 validation images, each a short video of one perturbation."""
+    """One short video of a perturbation for each of the 50,000 validation images."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
@@ -29,10 +29,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for name in _ARCHIVE_OF
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"Put into manual_dir, from {_PAGE}, the archive of the perturbation: "
+        f"Put the archive of the perturbation, from {_PAGE}, into manual_dir: "
         + "; ".join(f"{archive} ({', '.join(names)})" for archive, names in _PERTURBATIONS.items())
-        + "; or <perturbation>.tar, <perturbation>.tar.gz, or the unpacked <perturbation>/. "
-        "Keep them apart from ImageNet-C's, which have the same names."
+        + ". <perturbation>.tar, <perturbation>.tar.gz or the unpacked <perturbation>/ work too. "
+        "ImageNet-C's archives have the same names: keep them in another folder."
     )
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -45,10 +45,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         name = self.builder_config.name
         names = [name, f"{name}.tar", f"{name}.tar.gz", _ARCHIVE_OF[name]]
-        source = class_folders.find(dl_manager.manual_dir, names, _PAGE)
+        source = class_folders.find_archive(dl_manager.manual_dir, names, _PAGE)
         return {"test": self._generate_examples(source, name, dl_manager)}
 
     def _generate_examples(
         self, source: epath.Path, folder: str, dl_manager: tfds.download.DownloadManager
     ) -> Iterator[tuple[str, dict]]:
-        return class_folders.examples("video", source, folder, dl_manager)
+        return class_folders.generate_examples("video", source, folder, dl_manager)

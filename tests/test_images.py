@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 from an_jax import zoo
-from an_jax.data.images import augmentation, image_ops
+from an_jax.data.images import augmentation, cropping, decoding
 from an_jax.data.tf_on_cpu import tf
 from tests import pictures
 from tests.pictures import checkerboard, decode, encode, noise, smooth
@@ -19,22 +19,22 @@ from tests.pictures import checkerboard, decode, encode, noise, smooth
 IMAGE = tf.TensorSpec([None, None, 3], tf.uint8)
 BYTES = tf.TensorSpec([], tf.string)
 interpolations = pytest.mark.parametrize("interpolation", zoo.INTERPOLATIONS)
-decode_rgb = tf.function(image_ops.decode_rgb, input_signature=[BYTES])
-image_size = tf.function(image_ops.image_size, input_signature=[BYTES])
+decode_rgb = tf.function(decoding.decode_rgb, input_signature=[BYTES])
+image_size = tf.function(decoding.image_size, input_signature=[BYTES])
 
 
 @tf.function(input_signature=[BYTES, tf.TensorSpec([4], tf.int32)])
 def decode_window(encoded, window):
-    part = image_ops.with_margin(window, image_ops.image_size(encoded))
+    part = decoding.add_margin(window, decoding.image_size(encoded))
     top, left, height, width = tf.unstack(window - tf.pad(part[:2], [[0, 2]]))
-    return image_ops.decode_part(encoded, part)[top : top + height, left : left + width]
+    return decoding.decode_part(encoded, part)[top : top + height, left : left + width]
 
 
 @functools.cache
 def resize_and_center_crop(size, crop, interpolation):
     def resize(image):
-        plan = image_ops.plan_center_crop(tf.shape(image)[:2], size, crop, interpolation)
-        return image_ops.render(image, plan, interpolation)
+        plan = cropping.plan_center_crop(tf.shape(image)[:2], size, crop, interpolation)
+        return cropping.render(image, plan, interpolation)
 
     return tf.function(resize, input_signature=[IMAGE])
 
@@ -44,8 +44,8 @@ def resize_to_square(side, interpolation):
     def resize(image):
         size = tf.shape(image)[:2]
         window = tf.concat([[0, 0], size], 0)
-        plan = image_ops.plan_resized_window(size, window, side, tf.constant(False), interpolation)
-        return image_ops.render(image, plan, interpolation)
+        plan = cropping.plan_resized_window(size, window, side, tf.constant(False), interpolation)
+        return cropping.render(image, plan, interpolation)
 
     return tf.function(resize, input_signature=[IMAGE])
 
@@ -88,6 +88,7 @@ def test_extreme_shapes(shape, picture, interpolation):
     assert_resized_as_pillow(picture(*shape), 256, 224, interpolation)
 
 
+@pytest.mark.slow
 @interpolations
 def test_large_image(interpolation):
     assert_resized_as_pillow(noise(4000, 6000), 256, 224, interpolation)
@@ -101,7 +102,7 @@ def test_resize_both_directions(side, interpolation):
     def check(image):
         expected = np.asarray(pictures.resize(image, side, side, interpolation))
         actual = resize_to_square(side, interpolation)(image)
-        # In each pass, what lies on the edge of rounding may be rounded the other way.
+        # In each pass, a sum close to a half may be rounded in the other direction.
         assert np.abs(np.int32(actual) - expected).max() <= 2
 
     check()
@@ -117,7 +118,7 @@ def with_alpha(mode):
     return convert
 
 
-# Name -> mode of the file, what to do with an RGB image first, how Pillow saves it.
+# Name -> mode of the file, conversion of an RGB image to it, options of Pillow's save.
 FORMATS = {
     "jpeg_75": ("RGB", None, {"quality": 75}),
     "jpeg_95_444": ("RGB", None, {"quality": 95, "subsampling": "4:4:4"}),
@@ -161,7 +162,7 @@ def test_formats(name):
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 200), (65535, 1), (2, 70000)])
 def test_size_of_a_png(size):
-    """From its header alone, where no side is longer than a JPEG's can be."""
+    """The header is enough if no side is longer than a JPEG's can be."""
     encoded = encode(noise(*size), "PNG")
     np.testing.assert_array_equal(image_size(encoded), size)
     if max(size) < 2**16:
@@ -175,6 +176,12 @@ def test_size_of_a_png_with_a_damaged_header(sides):
         image_size(encoded[:16] + sides + encoded[24:])
 
 
+@pytest.mark.parametrize("kind", pictures.SPOILT)
+def test_damaged_images_are_refused(kind):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_rgb(pictures.SPOILT[kind])
+
+
 def test_orientation_is_ignored():
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -185,7 +192,7 @@ def test_orientation_is_ignored():
 
 
 def random_range(rng, n):
-    """Offset and length of a part of n pixels; of three, one begins and one ends at the border."""
+    """Offset and length of a part of n pixels; a third of them begin, a third end at the border."""
     length = rng.integers(1, n + 1)
     return rng.choice([0, n - length, rng.integers(0, n - length + 1)]), length
 
@@ -210,7 +217,7 @@ def random_window(size, scale, seed):
 
 @functools.cache
 def random_windows(size, scale, n):
-    """Windows [n, 4] for the seeds that a first epoch has."""
+    """Windows [n, 4] for the seeds of a first epoch."""
 
     @tf.function
     def sample():
@@ -244,7 +251,7 @@ def test_random_window_is_within_bounds(size):
 
 
 def test_random_window_distribution():
-    """Up to half of a square, every try fits: nothing is skewed by rejection."""
+    """Every window of at most half a square fits, so that no rejection skews the distribution."""
     top, left, height, width = random_windows((1000, 1000), (0.08, 0.5), 2000).T
     log_range = 2 * np.log(4 / 3)
     samples = {
@@ -267,7 +274,7 @@ def test_random_window_reaches_every_border():
 
 @pytest.mark.parametrize("size", [(1000, 3), (3, 1000), (1, 9), (640, 70)])
 def test_random_window_falls_back_to_the_middle(size):
-    """As in torchvision; no window of the whole area has an allowed ratio."""
+    """As in torchvision, if no window of the whole area has an allowed ratio."""
     height, width = size
     rows = min(height, round(width / (3 / 4)))
     columns = min(width, round(height * (4 / 3)))
@@ -287,10 +294,10 @@ def test_random_window_depends_on_the_seed():
 @functools.cache
 def augment(flip):
     def crop(encoded, seed):
-        size = image_ops.image_size(encoded)
+        size = decoding.image_size(encoded)
         draws = augmentation.draw(seed)
         plan = augmentation.plan_augmented(size, 48, "bicubic", (0.08, 1.0), flip, draws)
-        return image_ops.render(encoded, plan, "bicubic")
+        return cropping.render(encoded, plan, "bicubic")
 
     return tf.function(crop, input_signature=[BYTES, tf.TensorSpec([2], tf.int64)])
 
