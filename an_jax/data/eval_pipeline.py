@@ -11,6 +11,7 @@ from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
 Batch = dict[str, np.ndarray]
+Example = dict[str, tf.Tensor]
 
 
 def eval_batches(
@@ -30,25 +31,23 @@ def eval_batches(
     Raises:
         InputError: names the file that cannot be decoded.
     """
-    size = preprocessing.image_size
-    resized = int(size / preprocessing.crop_pct)
-
-    def plan(examples):
-        sizes = examples.pop("size")
-        crop = image_ops.plan_center_crop(sizes, resized, size, preprocessing.interpolation)
-        return examples, crop
-
-    def finish(example, crop):
-        # Decoded whole, so that a file that lacks its end does not pass.
-        image = image_ops.render(_rgb(example["image"]), crop, preprocessing.interpolation)
-        return {**example, "image": image}
-
+    settings = (
+        int(preprocessing.image_size / preprocessing.crop_pct),
+        preprocessing.image_size,
+        preprocessing.interpolation,
+    )
     examples = source.read(share).map(_measure, num_parallel_calls=tf.data.AUTOTUNE)
-    # Frames are decoded already, and of different sizes, so that they cannot be stacked.
-    encoded = examples.element_spec["image"].dtype == tf.string
-    planned = examples.batch(batch_size if encoded else 1).map(plan, tf.data.AUTOTUNE).unbatch()
-    batches = planned.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-    batches = untuned(batches.batch(batch_size).prefetch(2)).as_numpy_iterator()
+    # Frames are decoded already and differ in size, so they cannot be stacked.
+    is_encoded = examples.element_spec["image"].dtype == tf.string
+    planned = (
+        examples.batch(batch_size if is_encoded else 1)
+        .map(lambda batch: _plan(batch, *settings), num_parallel_calls=tf.data.AUTOTUNE)
+        .unbatch()
+    )
+    rendered = planned.map(
+        lambda example: _render(example, preprocessing.interpolation), tf.data.AUTOTUNE
+    )
+    batches = untuned(rendered.batch(batch_size).prefetch(2)).as_numpy_iterator()
     seen = 0
     while True:
         try:
@@ -65,10 +64,28 @@ def eval_batches(
         } | {"mask": np.arange(batch_size) < n}
 
 
-def _measure(example):
+# As `tf.function`s they are traced once for all image sets: a trace takes most of a second.
+@tf.function
+def _measure(example: Example) -> Example:
+    """Adds the image's size."""
     image = example["image"]
-    encoded = image.dtype == tf.string
-    return {**example, "size": image_ops.image_size(image) if encoded else tf.shape(image)[:2]}
+    is_encoded = image.dtype == tf.string
+    return {**example, "size": image_ops.image_size(image) if is_encoded else tf.shape(image)[:2]}
+
+
+@tf.function
+def _plan(batch: Example, resized: int, crop: int, interpolation: str) -> Example:
+    """Adds the images' plans."""
+    plan = image_ops.plan_center_crop(batch["size"], resized, crop, interpolation)
+    return {**batch, "plan": plan}
+
+
+@tf.function
+def _render(example: Example, interpolation: str) -> Example:
+    """Decodes, resizes and crops an image."""
+    # Decoded whole, so that a truncated file is an error.
+    image = image_ops.render(_rgb(example["image"]), example["plan"], interpolation)
+    return {"image": image, "label": example["label"], "filename": example["filename"]}
 
 
 def _rgb(image: tf.Tensor) -> tf.Tensor:
