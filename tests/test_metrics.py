@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
+from an_jax.data.sets.alexnet_c import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
 from an_jax.evaluation import metrics
-from an_jax.evaluation.alexnet import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
 
 seeds = st.integers(0, 2**32 - 1)
 noises = pytest.mark.parametrize("noise", [False, True])

@@ -1,4 +1,4 @@
-"""Batches for evaluation, as NumPy arrays, prepared ahead by tf.data."""
+"""Batches of images for evaluation, read ahead by tf.data, as NumPy arrays."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ Example = dict[str, tf.Tensor]
 def eval_batches(
     source: Source, share: range, batch_size: int, preprocessing: Preprocessing
 ) -> Iterator[Batch]:
-    """Every image of `share` once, in order; the last batch is filled up and masked.
+    """Yields every image of `share` once, in order; the last batch is padded and masked.
 
     Args:
         source: the whole set.
@@ -26,48 +26,44 @@ def eval_batches(
         preprocessing: size, crop and interpolation.
 
     Yields:
-        image uint8 [B, S, S, 3], label int32 [B], filename [B], mask bool [B] (False: filling).
+        image uint8 [B, S, S, 3], label int32 [B], filename [B], mask bool [B] (False: padding).
 
     Raises:
-        InputError: names the file that cannot be decoded.
+        InputError: a file cannot be decoded; the message names it.
     """
-    settings = (
-        int(preprocessing.image_size / preprocessing.crop_pct),
-        preprocessing.image_size,
-        preprocessing.interpolation,
-    )
+    size, interpolation = preprocessing.image_size, preprocessing.interpolation
+    resized = int(size / preprocessing.crop_pct)
     examples = source.read(share).map(_measure, num_parallel_calls=tf.data.AUTOTUNE)
     # Frames are decoded already and differ in size, so they cannot be stacked.
     is_encoded = examples.element_spec["image"].dtype == tf.string
-    planned = (
+    rendered = (
         examples.batch(batch_size if is_encoded else 1)
-        .map(lambda batch: _plan(batch, *settings), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(lambda batch: _plan(batch, resized, size, interpolation), tf.data.AUTOTUNE)
         .unbatch()
-    )
-    rendered = planned.map(
-        lambda example: _render(example, preprocessing.interpolation), tf.data.AUTOTUNE
+        .map(lambda example: _render(example, interpolation), tf.data.AUTOTUNE)
     )
     batches = untuned(rendered.batch(batch_size).prefetch(2)).as_numpy_iterator()
-    seen = 0
+    num_read = 0
     while True:
         try:
             batch = next(batches, None)
         except tf.errors.OpError as error:
-            raise _corrupt(source, share[seen : seen + batch_size], error) from error
+            raise _name_corrupt(source, share[num_read : num_read + batch_size], error) from error
         if batch is None:
             return
         n = len(batch["label"])
-        seen += n
-        yield {
+        num_read += n
+        padded = {
             key: np.concatenate([rows, np.repeat(rows[-1:], batch_size - n, axis=0)])
             for key, rows in batch.items()
-        } | {"mask": np.arange(batch_size) < n}
+        }
+        yield {**padded, "mask": np.arange(batch_size) < n}
 
 
-# As `tf.function`s they are traced once for all image sets: a trace takes most of a second.
+# TensorFlow traces a `tf.function` once for all image sets. A trace takes most of a second.
 @tf.function
 def _measure(example: Example) -> Example:
-    """Adds the image's size."""
+    """Adds the image's height and width."""
     image = example["image"]
     is_encoded = image.dtype == tf.string
     return {**example, "size": image_ops.image_size(image) if is_encoded else tf.shape(image)[:2]}
@@ -83,18 +79,18 @@ def _plan(batch: Example, resized: int, crop: int, interpolation: str) -> Exampl
 @tf.function
 def _render(example: Example, interpolation: str) -> Example:
     """Decodes, resizes and crops an image."""
-    # Decoded whole, so that a truncated file is an error.
+    # Decodes the whole image, so that a truncated file is an error.
     image = image_ops.render(_rgb(example["image"]), example["plan"], interpolation)
     return {"image": image, "label": example["label"], "filename": example["filename"]}
 
 
 def _rgb(image: tf.Tensor) -> tf.Tensor:
-    """uint8 [H, W, 3] of an encoded image, or of a frame, which is decoded already."""
+    """Decodes an image to uint8 [H, W, 3]; a frame is decoded already."""
     return image_ops.decode_rgb(image) if image.dtype == tf.string else image
 
 
-def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> InputError:
-    """Finds the file behind an error: tf.data does not say which it was."""
+def _name_corrupt(source: Source, positions: range, error: tf.errors.OpError) -> InputError:
+    """Finds the file behind an error, since tf.data does not name it."""
     for position in positions:
         try:
             for example in source.read(range(position, position + 1)):
@@ -103,4 +99,4 @@ def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> Inpu
             name = source.name(position)
             return InputError(f"{name} is corrupt or no {source.kind}; replace or remove it")
     first = source.name(positions[0])
-    return InputError(f"{first} or one of those after it could not be read: {error.message}")
+    return InputError(f"{first} or one of the next images cannot be read: {error.message}")

@@ -15,7 +15,7 @@ class TestSet:
     Attributes:
         image_sets: names in IMAGE_SETS of what a model is run over for it.
         num_images: how many images (frames, for videos) count when all are there.
-        metric: name in evaluation.columns.METRICS of how it is scored.
+        metric: name in evaluation.scoring.METRICS of how it is scored.
         csv: name of the file of results, timm's where timm has the set.
         classes: the subset of classes whose logits alone count; None for all.
         clean: the test set of which this one is a shift.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from an_jax.data.sets.alexnet_c import ALEXNET_ERRORS
 from an_jax.data.sets.alexnet_p import KEYS
 from an_jax.data.sets.class_index import subset
 from an_jax.data.sets.image_sets import (
@@ -16,7 +17,6 @@ from an_jax.data.sets.image_sets import (
     open_image_set,
 )
 from an_jax.data.sets.test_sets import PUBLISHED, TEST_SETS, expand_names
-from an_jax.evaluation.alexnet import ALEXNET_ERRORS
 from tests import fake_archives, pictures
 from tests.small_model import softmax_of
 from tests.suite import entries, run
