@@ -1,4 +1,4 @@
-"""Every ImageNet test set as its archive lays it out, with a few small real images in each."""
+"""Every ImageNet test set, laid out like its archive, with a few small real images in each."""
 
 import functools
 import io
@@ -12,16 +12,18 @@ from an_jax.data.sets.class_index import imagenet_wnids, subset
 from an_jax.data.sets.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS
 from tests import pictures
 
-# Of the validation images: some in each of the subsets of 200 classes, and some in none.
+# Validation labels: some in each subset of 200 classes, some in none.
 VAL_LABELS = [999, 500, 6, 11, 6, 1, 6, 51, 70, 6, 13, 1, 22, 500, 4, 107, 107, 15, 1, 988]
 REAL_LABELS = [[], [500], [7, 6], [], [6], [1, 2], [3], [2, 52, 53], [70], [13], [14], [6], [22]]
 REAL_LABELS += [[500, 501], [], [107], [6], [15, 107], [1], [988]]
 VIDEOS = 2
+# AlexNet's scores on imagenet-p, the same for each perturbation.
+ALEXNET_P = {"flip_probability": 0.5, "top5_distance": 4.0}
 
 
 @functools.cache
 def picture(number: int, side: int | None = None) -> np.ndarray:
-    """Part of a photograph, uint8; another for each number. Square if a side is given."""
+    """Cuts a part from a photograph, another for each number; uint8. Square if a side is given."""
     rng = np.random.default_rng(number)
     top, left, height, width = rng.integers(0, 200, 4)
     height, width = (side, side) if side else (30 + height, 30 + width)
@@ -29,19 +31,19 @@ def picture(number: int, side: int | None = None) -> np.ndarray:
 
 
 def jpeg(number: int, side: int | None = None) -> bytes:
-    """That picture, in various qualities and subsamplings."""
+    """Encodes that picture, with various qualities and subsamplings."""
     options = {"quality": (75, 85, 95)[number % 3], "subsampling": (0, 2)[number % 2]}
     return pictures.encode(picture(number, side), **options)
 
 
 def frames(number: int, count: int) -> list[np.ndarray]:
-    """A picture that moves; uint8 [64, 64, 3] each."""
+    """Frames of a moving picture; uint8 [64, 64, 3] each."""
     whole = picture(number, 128)
     return [np.ascontiguousarray(whole[i : i + 64, i : i + 64]) for i in range(count)]
 
 
 def mp4(number: int, count: int) -> bytes:
-    """A video of these frames."""
+    """Encodes these frames as a video."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -60,7 +62,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def make_all(data_dir: Path, heavy: bool = True) -> None:
-    """Puts every set into a data directory; the many files of -C and -P only if `heavy`."""
+    """Writes every set into a data directory; the many files of -C and -P only if `heavy`."""
     wnids = imagenet_wnids()
     for i, label in enumerate(VAL_LABELS):
         name = f"{wnids[label]}/ILSVRC2012_val_{i + 1:08d}.JPEG"
@@ -78,6 +80,8 @@ def make_all(data_dir: Path, heavy: bool = True) -> None:
             write(data_dir / f"{name}/{wnids[label]}/0.1_{i}.jpg", jpeg(90 + 10 * j + i))
     if not heavy:
         return
+    alexnet = {key: dict.fromkeys(PERTURBATIONS, value) for key, value in ALEXNET_P.items()}
+    write(data_dir / "imagenet-p/alexnet.json", json.dumps(alexnet).encode())
     number = 200
     for corruption in CORRUPTIONS + EXTRA_CORRUPTIONS:
         for severity in range(1, 6):
