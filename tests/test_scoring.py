@@ -196,7 +196,7 @@ def test_imagenet_c(tmp_path, small_checkpoint, archives, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", [EXTRA_CORRUPTIONS, EXTRA_CORRUPTIONS[1:], ()])
+@pytest.mark.parametrize("extra", [EXTRA_CORRUPTIONS, EXTRA_CORRUPTIONS[1:]])
 def test_imagenet_c_with_the_model(tmp_path, small_checkpoint, archives, truth, extra):
     """Extra corruptions are reported if they are there."""
     data_dir = tmp_path / "data"

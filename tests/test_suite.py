@@ -3,10 +3,15 @@
 import dataclasses
 import shutil
 
+import jax
+import numpy as np
 import pytest
 
 from an_jax.data.sets.test_sets import PUBLISHED, TEST_SETS, expand_names
+from an_jax.errors import InputError
 from an_jax.evaluation import evaluator
+from an_jax.evaluation.prediction_files import PredictionFiles
+from an_jax.evaluation.predictions import ALL, Predictions
 from an_jax.zoo.released import RELEASED
 from tests import fake_archives
 from tests.small_model import random_split, save
@@ -50,12 +55,10 @@ def test_finished_sets_are_kept(tmp_path, small_checkpoint, archives, monkeypatc
     assert evaluated(output_dir=tmp_path / "whole") == both
     assert entries(out) == entries(tmp_path / "whole")
     file = out / "predictions/small/imagenet-a.npz"
-    content = file.read_bytes()
-    flipped = bytearray(content)
+    flipped = bytearray(file.read_bytes())
     flipped[len(flipped) // 2] ^= 255
-    for damaged in (content[:500], bytes(flipped), b""):
-        file.write_bytes(damaged)
-        assert evaluated() == ["imagenet-a"]
+    file.write_bytes(flipped)
+    assert evaluated() == ["imagenet-a"]
     for name in both:
         shutil.copytree(archives / name, tmp_path / "moved" / name)
     assert evaluated(data_dir=tmp_path / "moved") == both
@@ -64,6 +67,32 @@ def test_finished_sets_are_kept(tmp_path, small_checkpoint, archives, monkeypatc
     kernel = "conv1.kernel"
     other = save(tmp_path / "other/small", **{kernel: random_split().params[kernel] * 2})
     assert evaluated(other, options=options) == both
+
+
+def test_damaged_predictions_are_not_loaded(tmp_path):
+    predictions = Predictions(
+        np.array([b"a.png", b"b.png"]),
+        np.array([3, 4], np.int32),
+        {ALL: np.arange(10, dtype=np.int32).reshape(2, 5)},
+        {ALL: np.full((2, 5), 0.125, np.float32)},
+    )
+    files = PredictionFiles(tmp_path, {"imagenet-1k": "key"})
+    path = tmp_path / "imagenet-1k.npz"
+    files.save("imagenet-1k", predictions)
+    loaded = files.load("imagenet-1k")
+    jax.tree.map(np.testing.assert_array_equal, vars(loaded), vars(predictions))
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(flipped) // 2] ^= 255
+    for damaged in (content[:-200], content[:500], bytes(flipped), b""):
+        path.write_bytes(damaged)
+        assert files.find("imagenet-1k") is None
+        with pytest.raises(InputError, match=f"{path} was changed or removed"):
+            files.load("imagenet-1k")
+    path.write_bytes(content)
+    assert PredictionFiles(tmp_path, {"imagenet-1k": "other"}).find("imagenet-1k") is None
+    path.unlink()
+    assert files.find("imagenet-1k") is None
 
 
 def test_comparison_with_published_results(tmp_path, capsys, archives, monkeypatch):
