@@ -1,10 +1,10 @@
-"""Data sets as tensorflow-datasets prepares them, made of our own examples."""
+"""Prepares datasets like tensorflow-datasets, from our own examples."""
 
 import tensorflow_datasets as tfds
 
 
 def prepare(data_dir, name, version, split, features, examples, config=None, num_shards=1):
-    """Writes a data set where tfds would have put the one of this name."""
+    """Writes a dataset where tfds puts the one of this name."""
     with tfds.core.registered.skip_registration():
 
         class Fake(tfds.core.GeneratorBasedBuilder):
@@ -20,7 +20,7 @@ def prepare(data_dir, name, version, split, features, examples, config=None, num
                 return {split: ((e["file_name"], e) for e in examples)}
 
             def _generate_examples(self):
-                raise NotImplementedError  # the split above is given whole
+                raise NotImplementedError  # never called: _split_generators returns the examples
 
     Fake.name = name
     tfds.disable_progress_bar()

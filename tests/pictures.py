@@ -1,4 +1,4 @@
-"""Pictures for tests, and what Pillow, driven as torchvision does, makes of them."""
+"""Pictures for tests, and Pillow's preprocessing of them as torchvision does it."""
 
 import functools
 import io
@@ -11,14 +11,14 @@ from an_jax.data.sources import ImageList
 
 @functools.cache
 def photographs() -> list[np.ndarray]:
-    """Two real photographs, uint8 [427, 640, 3]."""
+    """Loads two real photographs, uint8 [427, 640, 3]."""
     from sklearn.datasets import load_sample_images
 
     return load_sample_images().images
 
 
 def encode(image: Image.Image | np.ndarray, file_format: str = "JPEG", **options) -> bytes:
-    """The contents of an image file that Pillow writes."""
+    """Returns the contents of an image file written by Pillow."""
     file = io.BytesIO()
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
@@ -27,7 +27,7 @@ def encode(image: Image.Image | np.ndarray, file_format: str = "JPEG", **options
 
 
 def decode(encoded: bytes) -> np.ndarray:
-    """Pillow's pixels, uint8 [H, W, 3]."""
+    """Decodes with Pillow; uint8 [H, W, 3]."""
     return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
 
 
@@ -54,7 +54,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Waves of other lengths in each direction and channel; uint8 [height, width, 3]."""
+    """Waves with different lengths in each direction and channel; uint8 [height, width, 3]."""
     across, down, phase = np.random.default_rng(seed).uniform(0, 0.3, (3, 3))
     y, x = np.arange(height)[:, None, None], np.arange(width)[:, None]
     return np.uint8(127.5 + 64 * np.sin(down * y + 20 * phase) + 63 * np.sin(across * x))
@@ -68,13 +68,13 @@ def checkerboard(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def in_memory(n, shape=(12, 10)):
-    """Images of which each shows its label."""
+    """n images whose labels are their numbers."""
     encoded = [encode(noise(*shape, seed=i), "PNG") for i in range(n)]
     return ImageList([f"{i}.png" for i in range(n)], np.arange(n, dtype=np.int32), encoded=encoded)
 
 
 JPEG = encode(noise(40, 40))
-# Files that are no image that can be decoded.
+# Files that cannot be decoded.
 SPOILT = {
     "truncated": JPEG[: len(JPEG) // 2],
     "text": b"<html>404 Not Found</html>",
