@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
+from an_jax import parallel
 from an_jax.data.images import image_ops
 from an_jax.data.sets.image_sets import Source
 from an_jax.data.tf_on_cpu import tf, untuned
@@ -58,6 +60,40 @@ def eval_batches(
             for key, rows in batch.items()
         }
         yield {**padded, "mask": np.arange(batch_size) < n}
+
+
+def lockstep_batches(
+    source: Source, batch_size: int, preprocessing: Preprocessing
+) -> Iterator[tuple[Batch, InputError | None]]:
+    """Yields this process's batches, padded with empty ones to the same number on every process.
+
+    Args:
+        source: the whole set.
+        batch_size: global batch size.
+        preprocessing: size, crop and interpolation.
+
+    Yields:
+        A batch, and the error after which this process yields empty batches.
+    """
+    rows, size = batch_size // jax.process_count(), preprocessing.image_size
+    empty = {
+        "image": np.zeros((rows, size, size, 3), np.uint8),
+        "label": np.zeros(rows, np.int32),
+        "filename": np.zeros(rows, "S1"),
+        "mask": np.zeros(rows, bool),
+    }
+    share = parallel.share_of_process(len(source))
+    batches = eval_batches(source, share, rows, preprocessing)
+    largest_share = max(map(len, parallel.shares(len(source))))
+    error = None
+    for _ in range(-(-largest_share // rows)):
+        batch = None
+        if error is None:
+            try:
+                batch = next(batches, None)
+            except InputError as read_error:
+                error = read_error
+        yield batch or empty, error
 
 
 # TensorFlow traces a `tf.function` once for all image sets. A trace takes most of a second.

@@ -12,11 +12,11 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from an_jax import functional, parallel
-from an_jax.data.eval_pipeline import Batch, eval_batches
+from an_jax.data.eval_pipeline import Batch, lockstep_batches
 from an_jax.data.images.normalization import normalize_images
 from an_jax.data.sets.image_sets import Source
 from an_jax.errors import InputError
-from an_jax.evaluation.predictions import Predictions, label_spaces
+from an_jax.evaluation.predictions import Predictions, gather, label_spaces
 from an_jax.progress import progress_bar
 from an_jax.zoo import Preprocessing
 
@@ -38,14 +38,11 @@ class Counts(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A dispatched step.
+    """A dispatched step: its counts and, for every image and label space, what Predictions hold.
 
     Attributes:
         batch: this process's images.
         error: why this process cannot read further images.
-        counts: counts over all devices.
-        classes: label space -> classes [N, 5] as in Predictions; global, like `confidence`.
-        confidence: label space -> probabilities [N, 5].
     """
 
     batch: Batch
@@ -135,7 +132,7 @@ class Evaluator:
                 progress.update(int(step.counts.images))
         if num_images != len(source):
             raise AssertionError(f"{title}: counted {num_images} images of {len(source)}")
-        return _gather(parts, len(source))
+        return gather(parts, len(source))
 
     def _eval_step(
         self,
@@ -163,43 +160,13 @@ class Evaluator:
         is_cropped: bool,
     ) -> Iterator[Step]:
         """Dispatches the same number of steps on every process; does not wait for results."""
-        for batch, error in self._read_batches(source, is_cropped):
+        preprocessing = self._preprocessing
+        if is_cropped:
+            preprocessing = dataclasses.replace(preprocessing, crop_pct=1.0)
+        for batch, error in lockstep_batches(source, self._batch_size, preprocessing):
             failed = np.full(len(batch["mask"]), error is not None)
             arrays = parallel.shard_batch((batch["image"], batch["mask"], failed), self._mesh)
             yield Step(batch, error, *self._step(params, batch_stats, *arrays))
-
-    def _read_batches(
-        self, source: Source, is_cropped: bool
-    ) -> Iterator[tuple[Batch, InputError | None]]:
-        """Yields as many batches as the process with the largest share has.
-
-        Batches beyond this process's share are empty. After an error all are, and carry the error.
-        """
-        num_processes = jax.process_count()
-        batch_size = self._batch_size // num_processes
-        size, crop_pct = self._preprocessing.image_size, self._preprocessing.crop_pct
-        batches = eval_batches(
-            source,
-            parallel.share_of_process(len(source)),
-            batch_size,
-            dataclasses.replace(self._preprocessing, crop_pct=1.0 if is_cropped else crop_pct),
-        )
-        empty = {
-            "image": np.zeros((batch_size, size, size, 3), np.uint8),
-            "label": np.zeros(batch_size, np.int32),
-            "filename": np.zeros(batch_size, "S1"),
-            "mask": np.zeros(batch_size, bool),
-        }
-        largest_share = max(map(len, parallel.shares(len(source))))
-        error = None
-        for _ in range(-(-largest_share // batch_size)):
-            batch = None
-            if error is None:
-                try:
-                    batch = next(batches, None)
-                except InputError as read_error:
-                    error = read_error
-            yield batch or empty, error
 
 
 def _delay(items: Iterable[T], count: int) -> Iterator[T]:
@@ -228,25 +195,3 @@ def _local_predictions(step: Step) -> Predictions:
     classes, confidence = jax.tree.map(parallel.local_rows, (step.classes, step.confidence))
     batch = step.batch
     return Predictions(batch["filename"], batch["label"], classes, confidence).select(batch["mask"])
-
-
-def _gather(parts: list[Predictions], n: int) -> Predictions:
-    """Joins every process's predictions; `parts` are this process's."""
-
-    def join(*arrays: np.ndarray) -> np.ndarray:
-        return parallel.gather(np.concatenate(arrays), n)
-
-    return Predictions(
-        _gather_names([part.filenames for part in parts], n),
-        join(*(part.labels for part in parts)),
-        jax.tree.map(join, *(part.classes for part in parts)),
-        jax.tree.map(join, *(part.confidence for part in parts)),
-    )
-
-
-def _gather_names(parts: list[np.ndarray], n: int) -> np.ndarray:
-    """Gathers file names: as uint8, since processes can only exchange numbers."""
-    names = np.concatenate([np.asarray(part, np.bytes_) for part in parts])
-    length = parallel.largest(names.dtype.itemsize)
-    letters = names.astype(f"S{length}").view(np.uint8).reshape(len(names), length)
-    return np.ascontiguousarray(parallel.gather(letters, n)).view(f"S{length}")[:, 0]

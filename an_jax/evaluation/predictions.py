@@ -8,8 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from an_jax import parallel
 from an_jax.data.sets.class_index import SUBSETS, subset
 from an_jax.files import replacing
 
@@ -109,3 +111,21 @@ class Predictions:
             for name, label, best, probabilities in zip(*columns, strict=True):
                 cells = (f"{p:.6f}" for p in probabilities)
                 writer.writerow([name.decode(), label, *best, *cells])
+
+
+def gather(parts: list[Predictions], n: int) -> Predictions:
+    """Joins this process's parts, and the processes' shares of n images, on every process."""
+
+    def join(*arrays: np.ndarray) -> np.ndarray:
+        return parallel.gather(np.concatenate(arrays), n)
+
+    # Processes can only exchange numbers, so file names travel as their bytes.
+    names = [np.asarray(part.filenames, np.bytes_) for part in parts]
+    length = parallel.largest(max(array.dtype.itemsize for array in names))
+    letters = [array.astype(f"S{length}").view(np.uint8).reshape(-1, length) for array in names]
+    return Predictions(
+        np.ascontiguousarray(join(*letters)).view(f"S{length}")[:, 0],
+        join(*(part.labels for part in parts)),
+        jax.tree.map(join, *(part.classes for part in parts)),
+        jax.tree.map(join, *(part.confidence for part in parts)),
+    )
