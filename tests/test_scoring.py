@@ -166,8 +166,20 @@ def is_extra(name):
     return name.startswith(tuple(f"imagenet-c/{corruption}/" for corruption in EXTRA_CORRUPTIONS))
 
 
-def test_imagenet_c(tmp_path, small_checkpoint, archives, monkeypatch):
-    """Every image set is opened, predicted, kept and scored; random ranks replace the model's."""
+def link_imagenet_c(data_dir, archives, corruptions):
+    """Makes a data directory with imagenet-1k and some corruptions."""
+    for name in ("imagenet-1k/val", *(f"imagenet-c/{c}" for c in corruptions)):
+        (data_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (data_dir / name).symlink_to(archives / name)
+    return data_dir
+
+
+@pytest.mark.parametrize("extra", [EXTRA_CORRUPTIONS, EXTRA_CORRUPTIONS[1:]])
+def test_imagenet_c(tmp_path, small_checkpoint, archives, monkeypatch, extra):
+    """Every image set is opened, predicted, kept and scored; random classes replace the model's.
+
+    Extra corruptions are reported if they are there.
+    """
     predictions, is_cropped = {}, {}
 
     def predict(self, params, batch_stats, source, *, title, **options):
@@ -184,11 +196,12 @@ def test_imagenet_c(tmp_path, small_checkpoint, archives, monkeypatch):
         return predictions[name]
 
     monkeypatch.setattr(Evaluator, "__call__", predict)
-    arguments = ["--checkpoint", small_checkpoint, "--data_dir", archives]
+    data_dir = link_imagenet_c(tmp_path / "data", archives, (*CORRUPTIONS, *extra))
+    arguments = ["--checkpoint", small_checkpoint, "--data_dir", data_dir]
     assert run(*arguments, "--output_dir", tmp_path, "--datasets", "imagenet-c") == 0
     hits = {name: p.classes[ALL] == p.labels[:, None] for name, p in predictions.items()}
     entry = entries(tmp_path)["imagenet-c"]
-    check_imagenet_c(entry, {name: np.mean(h[:, 0]) for name, h in hits.items()})
+    check_imagenet_c(entry, {name: np.mean(h[:, 0]) for name, h in hits.items()}, extra)
     benchmark = [h for name, h in hits.items() if "/" in name and not is_extra(name)]
     assert entry["top5"] == pytest.approx(np.mean([h.any(axis=1).mean() for h in benchmark]))
     assert entry["n"] == len(hits["imagenet-1k"]) + sum(map(len, benchmark)) == 20 + 15 * 5 * 2
@@ -196,25 +209,17 @@ def test_imagenet_c(tmp_path, small_checkpoint, archives, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", [EXTRA_CORRUPTIONS, EXTRA_CORRUPTIONS[1:]])
-def test_imagenet_c_with_the_model(tmp_path, small_checkpoint, archives, truth, extra):
-    """Extra corruptions are reported if they are there."""
-    data_dir = tmp_path / "data"
-    for name in {"imagenet-1k/val", *(f"imagenet-c/{c}" for c in (*CORRUPTIONS, *extra))}:
-        (data_dir / name).parent.mkdir(parents=True, exist_ok=True)
-        (data_dir / name).symlink_to(archives / name)
-    arguments = ["--checkpoint", small_checkpoint, "--data_dir", data_dir]
-    arguments += ["--output_dir", tmp_path / "out", "--datasets", "imagenet-c"]
-    assert run(*arguments) == 0
-    names = [
-        f"imagenet-c/{c}/{severity}" for c in (*CORRUPTIONS, *extra) for severity in SEVERITIES
-    ]
+def test_imagenet_c_with_the_model(tmp_path, small_checkpoint, archives, truth):
+    arguments = ["--checkpoint", small_checkpoint, "--data_dir", archives]
+    assert run(*arguments, "--output_dir", tmp_path, "--datasets", "imagenet-c") == 0
+    corruptions = CORRUPTIONS + EXTRA_CORRUPTIONS
+    names = [f"imagenet-c/{c}/{severity}" for c in corruptions for severity in SEVERITIES]
     top1 = {
         name: top(labels, probabilities, 1)
         for name in ("imagenet-1k", *names)
         for labels, _, probabilities in [truth(name)]
     }
-    check_imagenet_c(entries(tmp_path / "out")["imagenet-c"], top1, extra)
+    check_imagenet_c(entries(tmp_path)["imagenet-c"], top1)
 
 
 def test_imagenet_c_without_the_extra_corruptions():
