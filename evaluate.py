@@ -3,13 +3,14 @@
 import argparse
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from an_jax.errors import InputError
 
 
-def parse_arguments(argv) -> argparse.Namespace:
-    """The command line."""
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add(
@@ -18,26 +19,30 @@ def parse_arguments(argv) -> argparse.Namespace:
         required=True,
         type=Path,
         metavar="DIR",
-        help="a checkpoint, a training run, or a directory of such; may be given several times",
+        help="a checkpoint, a training run, or a directory of these; may be repeated",
     )
-    add("--data_dir", help="where the test sets lie: class folders or tfds; may be gs://")
+    add("--data_dir", help="directory of the test sets (class folders or tfds); may be gs://")
     add(
         "--datasets",
         default="imagenet-1k",
-        help='names separated by commas, "published" (eight sets) or "all" (%(default)s)',
+        help='comma-separated names, "published" (eight sets) or "all" (default: %(default)s)',
     )
-    add("--output_dir", required=True, type=Path, help="where the results go")
-    add("--batch_size", type=int, default=64, help="images a step on all devices (%(default)s)")
+    add("--output_dir", required=True, type=Path, help="directory of the results")
+    add("--batch_size", type=int, default=64, help="global batch size (default: %(default)s)")
     add("--dtype", choices=["float32", "bfloat16"], default="float32", help="compute dtype")
     add("--image_size", type=int, help="side of the input (default: the checkpoint's)")
-    add("--crop_pct", type=float, help="image_size over resized side (default: the checkpoint's)")
+    add(
+        "--crop_pct",
+        type=float,
+        help="image size divided by the size before cropping (default: the checkpoint's)",
+    )
     add(
         "--interpolation",
         choices=["bilinear", "bicubic"],
-        help="of the resizing (default: the checkpoint's)",
+        help="how images are resized (default: the checkpoint's)",
     )
     add("--save_predictions", action="store_true", help="write each image's five best classes")
-    add("--allow_partial", action="store_true", help="accept a set with images missing")
+    add("--allow_partial", action="store_true", help="accept a set with missing images")
     add(
         "--compare_published",
         action="store_true",
@@ -47,37 +52,40 @@ def parse_arguments(argv) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates and reports; returns the exit status. Raises InputError where the user must mend
-    something."""
+    """Evaluates and reports; returns the exit status. Raises InputError if an input is invalid."""
     from an_jax import parallel
     from an_jax.data.sets.test_sets import expand_names
+    from an_jax.evaluation.inputs import Settings, find_checkpoints, open_inputs
     from an_jax.evaluation.published import check_comparable, compare_published
     from an_jax.evaluation.report import write_report
-    from an_jax.evaluation.suite import Settings, Suite, find_checkpoints
+    from an_jax.evaluation.result import Result
+    from an_jax.evaluation.suite import evaluate_models
     from an_jax.jax_settings import keep_compiled, multiply_in
 
     for path in (*args.checkpoint, args.output_dir):
         if ":/" in str(path):
-            raise InputError(f"{path} must be a local directory; only --data_dir may be elsewhere")
+            raise InputError(f"{path} must be a local directory; only --data_dir may be remote")
     keep_compiled(args.output_dir)
     multiply_in(args.dtype)
     datasets, checkpoints = expand_names(args.datasets), find_checkpoints(args.checkpoint)
     if args.compare_published:
         check_comparable(checkpoints, datasets)
-    given = {key: getattr(args, key) for key in ("image_size", "crop_pct", "interpolation")}
+    overrides = {key: getattr(args, key) for key in ("image_size", "crop_pct", "interpolation")}
     settings = Settings(
         datasets=datasets,
         data_dir=args.data_dir,
         output_dir=args.output_dir,
         batch_size=args.batch_size,
         dtype=args.dtype,
-        preprocessing={key: value for key, value in given.items() if value is not None},
+        preprocessing={key: value for key, value in overrides.items() if value is not None},
         allow_partial=args.allow_partial,
         save_predictions=args.save_predictions,
     )
-    results, table = [], ""
-    for of_model in Suite(checkpoints, settings).run():
-        results += of_model  # a report after each model: a later one may fail
+    results: list[Result] = []
+    table = None
+    for model_results in evaluate_models(open_inputs(checkpoints, settings), settings):
+        results += model_results
+        # A report after each model, since a later one may fail.
         table = parallel.on_main_process(functools.partial(write_report, results, args.output_dir))
     if not parallel.is_main_process():
         return 0
@@ -90,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv=None) -> int:
-    """Returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
     args = parse_arguments(argv)
     try:
         if args.batch_size < 1:

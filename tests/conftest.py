@@ -18,7 +18,6 @@ from an_jax.training import loop
 from tests import fake_archives
 from tests.digits_runs import config
 from tests.small_model import random_split, save, softmax_of
-from tests.suite import run
 
 
 @pytest.fixture
@@ -46,6 +45,7 @@ def unset():
 
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory):
+    """A data directory with a few images of every ImageNet test set."""
     path = tmp_path_factory.mktemp("data")
     fake_archives.make_all(path)
     return path
@@ -53,22 +53,13 @@ def archives(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory):
-    """A model that varies what it says, and favours the classes that there are."""
+    """A model whose predictions vary and favour the classes of `archives`."""
     path = tmp_path_factory.mktemp("checkpoints") / "small"
-    shown = [fake_archives.picture(i) for i in range(20)]
-    usual = np.log(softmax_of(save(path.with_name("plain")), shown)).mean(axis=0)
-    bias = random_split().params["fc.bias"] - np.float32(usual)
+    images = [fake_archives.picture(i) for i in range(20)]
+    mean = np.log(softmax_of(save(path.with_name("plain")), images)).mean(axis=0)
+    bias = random_split().params["fc.bias"] - np.float32(mean)
     bias[np.unique(fake_archives.VAL_LABELS)] += 10
     return save(path, **{"fc.bias": bias})
-
-
-@pytest.fixture(scope="session")
-def evaluated(tmp_path_factory, small_checkpoint, archives):
-    """The output directory of an evaluation on everything."""
-    out = tmp_path_factory.mktemp("out")
-    arguments = ["--checkpoint", small_checkpoint, "--data_dir", archives, "--output_dir", out]
-    assert run(*arguments, "--datasets", "all") == 0
-    return out
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ VAL_LABELS = [999, 500, 6, 11, 6, 1, 6, 51, 70, 6, 13, 1, 22, 500, 4, 107, 107, 
 REAL_LABELS = [[], [500], [7, 6], [], [6], [1, 2], [3], [2, 52, 53], [70], [13], [14], [6], [22]]
 REAL_LABELS += [[500, 501], [], [107], [6], [15, 107], [1], [988]]
 VIDEOS = 2
+# AlexNet's scores on imagenet-p, the same for each perturbation.
+ALEXNET_P = {"flip_probability": 0.5, "top5_distance": 4.0}
 
 
 @functools.cache
@@ -78,6 +80,8 @@ def make_all(data_dir: Path, heavy: bool = True) -> None:
             write(data_dir / f"{name}/{wnids[label]}/0.1_{i}.jpg", jpeg(90 + 10 * j + i))
     if not heavy:
         return
+    alexnet = {key: dict.fromkeys(PERTURBATIONS, value) for key, value in ALEXNET_P.items()}
+    write(data_dir / "imagenet-p/alexnet.json", json.dumps(alexnet).encode())
     number = 200
     for corruption in CORRUPTIONS + EXTRA_CORRUPTIONS:
         for severity in range(1, 6):

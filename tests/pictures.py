@@ -11,14 +11,14 @@ from an_jax.data.sources import ImageList
 
 @functools.cache
 def photographs() -> list[np.ndarray]:
-    """Two real photographs, uint8 [427, 640, 3]."""
+    """Loads two real photographs, uint8 [427, 640, 3]."""
     from sklearn.datasets import load_sample_images
 
     return load_sample_images().images
 
 
 def encode(image: Image.Image | np.ndarray, file_format: str = "JPEG", **options) -> bytes:
-    """The contents of an image file that Pillow writes."""
+    """Returns the contents of an image file written by Pillow."""
     file = io.BytesIO()
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
@@ -27,7 +27,7 @@ def encode(image: Image.Image | np.ndarray, file_format: str = "JPEG", **options
 
 
 def decode(encoded: bytes) -> np.ndarray:
-    """Pillow's pixels, uint8 [H, W, 3]."""
+    """Decodes with Pillow; uint8 [H, W, 3]."""
     return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
 
 

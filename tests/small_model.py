@@ -1,4 +1,4 @@
-"""A small model with random weights, and what it says of images, computed in NumPy and Pillow."""
+"""A small model with random weights, and its predictions with NumPy and Pillow preprocessing."""
 
 import functools
 
@@ -15,7 +15,7 @@ CARD = ModelCard(NAME, 1000, zoo.get_architecture(NAME).preprocessing, {})
 
 @functools.cache
 def random_split(num_classes=1000, seed=0):
-    """The small model with random weights; as initialized, its blocks would be the identity."""
+    """Draws all weights; with their initial ones the blocks are the identity."""
     split = functional.split(zoo.abstract_model(NAME, num_classes=num_classes))
     rng = np.random.default_rng(seed)
 
@@ -39,7 +39,7 @@ def save(path, card=CARD, **changes):
 
 
 def softmax_of(checkpoint, images, preprocessing=CARD.preprocessing):
-    """Probabilities [N, C] in NumPy of images that Pillow prepares."""
+    """Probabilities [N, C] of images that Pillow and NumPy prepare."""
     size = preprocessing.image_size
     resized = int(size / preprocessing.crop_pct)
     pixels = [
@@ -47,6 +47,10 @@ def softmax_of(checkpoint, images, preprocessing=CARD.preprocessing):
         for image in images
     ]
     inputs = (np.stack(pixels) / 255 - preprocessing.mean) / preprocessing.std
-    logits = np.asarray(load_model(checkpoint)(jnp.asarray(inputs, jnp.float32)), np.float64)
+    model = load_model(checkpoint)
+    # Batches of one size, since every size is compiled.
+    inputs = np.pad(np.float32(inputs), ((0, -len(inputs) % 32), (0, 0), (0, 0), (0, 0)))
+    batches = [np.asarray(model(jnp.asarray(b))) for b in np.split(inputs, len(inputs) // 32)]
+    logits = np.concatenate(batches)[: len(pixels)].astype(np.float64)
     exp = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exp / exp.sum(axis=1, keepdims=True)

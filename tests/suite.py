@@ -1,4 +1,4 @@
-"""evaluate.py on small copies of every ImageNet test set."""
+"""Runs evaluate.py on partial test sets and reads its results."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""evaluate.py: exact numbers in every file it writes, and one clear line where it cannot go on."""
+"""evaluate.py: exact numbers in every file it writes, and a one-line message on invalid input."""
 
 import csv
 import dataclasses
@@ -22,14 +22,14 @@ from an_jax.evaluation.predictions import ALL
 from tests import pictures
 from tests.small_model import CARD, NAME, random_split, save, softmax_of
 
-# Rank that the model gives the label of an image, in turn; of 30 images, 12 and 21 are right.
+# Rank of the label in the model's predictions, for ten images in turn: 12 and 21 of 30 are correct.
 RANKS = [0, 0, 3, 5, 0, 1, 700, 4, 5, 0]
 TOP1, TOP5 = 12 / 30, 21 / 30
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """A directory of two checkpoints, one of which wants other images; and something else."""
+    """A directory of two checkpoints with different preprocessing, and other files."""
     path = tmp_path_factory.mktemp("checkpoints")
     other = dataclasses.replace(
         CARD.preprocessing, image_size=20, crop_pct=0.8, interpolation="bicubic"
@@ -43,7 +43,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images():
-    """30 JPEGs from the photographs, each another part in another shape."""
+    """30 JPEGs: parts of the photographs, in different shapes."""
     rng = np.random.default_rng(0)
     parts = []
     for i in range(30):
@@ -60,7 +60,7 @@ def probabilities(checkpoints, images):
 
 @pytest.fixture(scope="module")
 def labels(probabilities):
-    """Such that the model gives them RANKS."""
+    """Labels to which the model gives RANKS."""
     order = np.argsort(-probabilities, axis=1)
     return np.array([order[i, RANKS[i % 10]] for i in range(30)], np.int32)
 
@@ -211,20 +211,20 @@ def test_several_test_sets(tmp_path):
 
 
 @functools.cache
-def step_on(devices):
-    """The evaluation of a source on so many devices; jitted once."""
+def evaluation_on(devices):
+    """An evaluation on that many devices; compiled once."""
     split = random_split()
     mesh = parallel.make_mesh(devices=jax.devices()[:devices])
     evaluate_on = evaluator.Evaluator(split.definition, 1000, CARD.preprocessing, 8, mesh)
     arrays = parallel.replicate((split.params, split.batch_stats), mesh)
-    return lambda source: evaluate_on(*arrays, source, title="t")
+    return functools.partial(evaluate_on, *arrays, title="t")
 
 
 @pytest.mark.parametrize("n", [1, 7, 30])
 def test_any_number_of_devices(images, labels, n):
     names = [f"{i}.JPEG" for i in range(n)]
     source = ImageList(names, labels[:n], encoded=images[:n])
-    one, eight = (step_on(devices)(source) for devices in (1, 8))
+    one, eight = (evaluation_on(devices)(source=source) for devices in (1, 8))
     for predictions in (one, eight):
         assert [name.decode() for name in predictions.filenames] == names
         np.testing.assert_array_equal(predictions.labels, labels[:n])
@@ -238,9 +238,23 @@ def test_any_number_of_devices(images, labels, n):
         np.testing.assert_allclose(one.confidence[space], eight.confidence[space], atol=1e-5)
 
 
+def test_cropped_images_are_not_cropped_again(images, labels):
+    split = random_split()
+    mesh = parallel.make_mesh()
+    arrays = parallel.replicate((split.params, split.batch_stats), mesh)
+    source = ImageList([f"{i}.JPEG" for i in range(8)], labels[:8], encoded=images[:8])
+    preprocessing = dataclasses.replace(CARD.preprocessing, crop_pct=0.5)
+    evaluate_on = evaluator.Evaluator(split.definition, 1000, preprocessing, 8, mesh)
+    cropped = evaluate_on(*arrays, source, title="t")
+    uncropped = evaluate_on(*arrays, source, title="t", is_cropped=True)
+    expected = evaluation_on(8)(source=source)
+    np.testing.assert_array_equal(uncropped.classes[ALL], expected.classes[ALL])
+    assert (cropped.classes[ALL] != expected.classes[ALL]).any()
+
+
 @pytest.fixture
 def fails(tmp_path, capsys, checkpoints, data_dir):
-    """Runs with a fault; gives the one line on stderr."""
+    """Runs with invalid input; returns the one line on stderr."""
 
     def check(*arguments, progress=False, **changes):
         options = {"checkpoint": checkpoints / "one", "data_dir": data_dir}
@@ -343,7 +357,7 @@ def test_file_in_the_way(fails, tmp_path, where):
 
 @pytest.mark.parametrize("name", ["predictions", "results.json"])
 def test_output_in_the_way(fails, tmp_path, name):
-    """A file where a directory is to be, or the other way round."""
+    """A file in place of a directory, or a directory in place of a file."""
     path = tmp_path / "out" / name
     path.parent.mkdir()
     path.touch() if name == "predictions" else path.mkdir()

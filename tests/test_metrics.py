@@ -1,4 +1,4 @@
-"""Scores equal slow loops over their definitions, and numbers worked out by hand."""
+"""Metrics equal slow loops over their definitions, and values computed by hand."""
 
 import math
 
@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
+from an_jax.data.sets.alexnet_c import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
 from an_jax.evaluation import metrics
-from an_jax.evaluation.alexnet import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
 
 seeds = st.integers(0, 2**32 - 1)
 noises = pytest.mark.parametrize("noise", [False, True])
@@ -17,12 +17,12 @@ examples = settings(derandomize=True, deadline=None, database=None, max_examples
 
 
 def draw_rankings(rng, *shape):
-    """Rankings of 8 classes, best first, [*shape, 8]."""
+    """Draws rankings of 8 classes, best first, [*shape, 8]."""
     return rng.permuted(np.broadcast_to(np.arange(8), (*shape, 8)), axis=-1)
 
 
 def draw_scores(rng):
-    """Scores with many ties, and flags."""
+    """Draws scores with many ties, and flags."""
     n = rng.integers(1, 41)
     return rng.integers(0, rng.integers(2, 30), n) / 30, rng.random(n) < rng.random()
 
@@ -154,7 +154,7 @@ def test_ratios_to_a_baseline():
 
 
 def published_distance(reference, frame):
-    """Section 4.2 to the letter; ranks count from 1."""
+    """Top-5 distance as written in section 4.2; ranks start at 1."""
     total = 0
     for i in range(1, 6):
         moved_to = list(frame).index(reference[i - 1]) + 1

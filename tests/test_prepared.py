@@ -1,4 +1,4 @@
-"""Test sets as tensorflow-datasets prepares them: its names, versions and features, our images."""
+"""Test sets prepared by tensorflow-datasets: its names, versions and features, with our images."""
 
 import io
 
@@ -93,7 +93,7 @@ def test_videos(tmp_path):
     assert np.abs(np.float32(found[1]["image"]) - frames(second, 1)[0]).mean() < 12
 
 
-def test_a_build_that_failed(tmp_path):
+def test_failed_build(tmp_path):
     (tmp_path / "imagenet_c/fog_3").mkdir(parents=True)
     with pytest.raises(InputError, match=r"imagenet_c/fog_3 is an incomplete data set"):
         open_image_set("imagenet-c/fog/3", str(tmp_path), True)

@@ -1,4 +1,4 @@
-"""Reports from made-up results: every number in them is known."""
+"""Reports of made-up results, all of whose numbers are known."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ def result(model="a", dataset="imagenet-1k", top1=0.75, top5=0.9375, n=1000, **c
 
 
 def released_results():
-    """All published numbers, as if they had been measured."""
+    """All published numbers as measured results."""
     return [
         result(model, d, *pair, architecture=r.architecture, num_params=int(r.params_m * 1e6))
         for model, r in RELEASED.items()
@@ -46,7 +46,7 @@ def released_results():
 
 
 def rows_of(results, dataset):
-    """The rows of a test set's CSV file, with the header before them."""
+    """Reads a test set's CSV file; the header is the first row."""
     text = timm_csv.csv_files(results)[TEST_SETS[dataset].csv]
     return list(csv.reader(text.splitlines()))
 
@@ -108,14 +108,14 @@ def test_files(tmp_path):
     assert corrupted.items() >= CORRUPTED.items()
 
 
-def test_directory_in_the_way_is_left_alone(tmp_path):
+def test_directory_is_not_replaced(tmp_path):
     (tmp_path / "accuracy_by_test_set.png").mkdir()
     with pytest.raises(InputError, match="accuracy_by_test_set"):
         write_report([result()], tmp_path)
     assert (tmp_path / "accuracy_by_test_set.png").is_dir()
 
 
-def test_csv_of_a_set_that_is_no_shift():
+def test_csv_of_a_clean_set():
     results = [result("a"), result("b", top1=0.8, num_params=1_014_450_000, crop_pct=1.0)]
     assert timm_csv.csv_files(results)["results-imagenet.csv"] == (
         "model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation\n"
@@ -148,7 +148,7 @@ def test_csv_files_with_columns_of_their_own():
         result("a", "imagenet-p", scores=PERTURBED),
     ]
     header, row = rows_of(results, "imagenet-o")
-    assert header[-4:] == ["param_count", "crop_pct", "interpolation", "aupr"]  # of no shift
+    assert header[-4:] == ["param_count", "crop_pct", "interpolation", "aupr"]  # no differences
     assert row[-4:] == ["25.56", "0.875", "bilinear", "20.000"]
     assert rows_of(results, "imagenet-c") == [
         ["model", "mce", "relative_mce", "fog", "snow"],
@@ -178,7 +178,7 @@ def test_model_metadata():
 
 
 def test_pictures(tmp_path):
-    results = released_results()[:-3]  # a model just begun
+    results = released_results()[:-3]  # the last model is incomplete
     write_report(results, tmp_path)
     pictures = sorted(tmp_path.glob("*.png"))
     kinds = ["accuracy_by_parameters", "accuracy_by_test_set", "bn_against_an", "shifted_accuracy"]

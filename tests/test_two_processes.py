@@ -1,71 +1,124 @@
-"""The suite in two processes: the same numbers, and an end together."""
+"""evaluate.py in two processes: the same numbers as in one, and a common end after an error."""
+
+import json
+import re
+from typing import NamedTuple
 
 import pytest
 
 from tests import fake_archives
 from tests.processes import finish, start_two
-from tests.suite import entries
+from tests.suite import entries, run
+
+DATASETS = ["imagenet-1k", "imagenet-1k-reassessed", "imagenet-sketch", "imagenet-o"]
+RUNS = ("whole", "resumed", "corrupt", "unwritable", "different")
 
 
-def two_processes(*arguments, directories=(None, None)):
-    """Exit statuses and outputs of evaluate.py in two processes, perhaps in other directories."""
-    given = ("--batch_size", 16, "--allow_partial", *arguments)
-    return finish(*start_two("evaluate.py", *given, directories=directories))
+class Run(NamedTuple):
+    """What the two processes did in one run; a pair each."""
+
+    status: list[int]
+    out: list[str]
+    err: list[str]
 
 
-def test_two_processes(tmp_path, small_checkpoint, archives, evaluated):
-    """The same counts as one process, for sets that no number of devices divides; resumed, too."""
-    arguments = ["--checkpoint", small_checkpoint, "--data_dir", archives, "--output_dir", tmp_path]
-    datasets = ["imagenet-1k", "imagenet-1k-reassessed", "imagenet-sketch", "imagenet-o"]
-    for again in (False, True):
-        (status, out, err), (other_status, other_out, other_err) = two_processes(
-            *arguments, "--datasets", ",".join(datasets)
-        )
-        assert (status, other_status) == (0, 0), err + other_err
-        assert "imagenet-sketch" in out
-        assert "written to" not in other_out
-        assert ("small on imagenet-sketch" in err) != again
-        assert "small on imagenet-sketch" not in other_err
-        found, expected = entries(tmp_path), entries(evaluated)
-        for name in datasets:
-            aupr = expected[name].pop("aupr", None)
-            assert found[name].pop("aupr", None) == (aupr and pytest.approx(aupr))
-            assert found[name] == expected[name]
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("two")
 
 
-def test_two_processes_stop_together(tmp_path, small_checkpoint):
-    """A file that only the second reads: both end, and it is named."""
-    fake_archives.make_all(tmp_path, heavy=False)
-    bad = max((tmp_path / "imagenet-1k/val").glob("*/*.JPEG"))
+@pytest.fixture(scope="module")
+def bad_file(directory):
+    """A file that only the second process reads."""
+    fake_archives.make_all(directory / "corrupt", heavy=False)
+    bad = max((directory / "corrupt/imagenet-1k/val").glob("*/*.JPEG"))
     bad.write_bytes(b"none")
-    arguments = ["--checkpoint", small_checkpoint, "--data_dir", tmp_path]
-    (first, _, first_err), (second, _, second_err) = two_processes(
-        *arguments, "--output_dir", tmp_path / "out"
-    )
-    assert (first, second) == (1, 1)
-    assert "another process has failed" in first_err
-    assert f"{bad} is corrupt or no image" in second_err
+    return bad
 
 
-def test_two_processes_with_an_output_that_cannot_be_written(tmp_path, small_checkpoint, archives):
-    (tmp_path / "out").touch()
-    arguments = ["--checkpoint", small_checkpoint, "--data_dir", archives]
-    (first, _, first_err), (second, _, second_err) = two_processes(
-        *arguments, "--output_dir", tmp_path / "out"
-    )
-    assert (first, second) == (1, 1)
-    assert "cannot write to" in first_err
-    assert "error: stopped: process 0 has failed" in second_err
-
-
-def test_two_processes_that_see_other_data(tmp_path, small_checkpoint):
-    """One has a copy with another name in it; numbers of both would be of no set at all."""
-    here, there = tmp_path / "here", tmp_path / "there"
+@pytest.fixture(scope="module")
+def runs(directory, bad_file, small_checkpoint, archives):
+    """One job of two processes that runs the command once for each of RUNS."""
+    here, there = directory / "here", directory / "there"
     fake_archives.make_all(here, heavy=False)
     fake_archives.make_all(there, heavy=False)
     first = min((there / "imagenet-a").glob("*/*.jpg"))
     first.rename(first.with_name("other.jpg"))
-    arguments = ["--checkpoint", small_checkpoint, "--datasets", "imagenet-a", "--data_dir", "."]
-    found = two_processes(*arguments, "--output_dir", tmp_path / "out", directories=(here, there))
-    assert [status for status, *_ in found] == [1, 1]
-    assert all("process 1 does not see the same data as process 0" in err for *_, err in found)
+    (directory / "file").touch()
+    whole = ("--data_dir", archives, "--datasets", ",".join(DATASETS))
+    changes = {
+        "whole": (*whole, "--output_dir", directory / "out"),
+        "resumed": (*whole, "--output_dir", directory / "out"),
+        "corrupt": ("--data_dir", directory / "corrupt", "--output_dir", directory / "corrupt_out"),
+        "unwritable": ("--data_dir", archives, "--output_dir", directory / "file"),
+        # The data directory is the working directory, another one for each process.
+        "different": (
+            *("--data_dir", ".", "--datasets", "imagenet-a"),
+            *("--output_dir", directory / "different_out"),
+        ),
+    }
+    given = ("--batch_size", 16, "--allow_partial", "--checkpoint", small_checkpoint)
+    commands = json.dumps([[*map(str, (*given, *changes[name]))] for name in RUNS])
+    script = "tests/evaluations_in_turn.py"
+    processes = finish(*start_two(script, commands, directories=(here, there)))
+    assert [status for status, *_ in processes] == [0, 0], processes
+    pieces = [re.split(r"STATUS: (\d)\n", text) for _, *texts in processes for text in texts]
+    return {
+        name: Run(
+            [int(pieces[process][2 * i + 1]) for process in (0, 2)],
+            [pieces[process][2 * i] for process in (0, 2)],
+            [pieces[process][2 * i] for process in (1, 3)],
+        )
+        for i, name in enumerate(RUNS)
+    }
+
+
+@pytest.mark.parametrize("name", ["whole", "resumed"])
+def test_output(runs, name):
+    """Process 0 alone prints; a resumed run evaluates nothing again."""
+    status, (out, other_out), (err, other_err) = runs[name]
+    assert status == [0, 0], err + other_err
+    assert "imagenet-sketch" in out
+    assert "written to" not in other_out
+    assert ("small on imagenet-sketch" in err) == (name == "whole")
+    assert "small on imagenet-sketch" not in other_err
+
+
+def test_results_equal_one_process(tmp_path, runs, directory, small_checkpoint, archives):
+    """The same counts as one process, for sets that no number of devices divides."""
+    arguments = ["--checkpoint", small_checkpoint, "--data_dir", archives, "--output_dir", tmp_path]
+    assert run(*arguments, "--datasets", ",".join(DATASETS)) == 0
+    found, expected = entries(directory / "out"), entries(tmp_path)
+    for name in DATASETS:
+        aupr = expected[name].pop("aupr", None)
+        assert found[name].pop("aupr", None) == (aupr and pytest.approx(aupr))
+        assert found[name] == expected[name]
+
+
+def test_corrupt_image_on_one_process(runs, bad_file):
+    status, _, (err, other_err) = runs["corrupt"]
+    assert status == [1, 1]
+    assert "another process has failed" in err
+    assert f"{bad_file} is corrupt or no image" in other_err
+
+
+def test_output_that_cannot_be_written(runs):
+    status, _, (err, other_err) = runs["unwritable"]
+    assert status == [1, 1]
+    assert "cannot write to" in err
+    assert "error: stopped: process 0 has failed" in other_err
+
+
+def test_different_data(runs):
+    """Numbers of two processes that read different images would belong to no set."""
+    status, _, errors = runs["different"]
+    assert status == [1, 1]
+    assert all("process 1 does not see the same data as process 0" in err for err in errors)
+
+
+@pytest.mark.slow
+def test_exit_status_of_the_command(directory, bad_file, small_checkpoint):
+    """Both processes exit after an error on one."""
+    given = ("--batch_size", 16, "--allow_partial", "--checkpoint", small_checkpoint)
+    given += ("--data_dir", directory / "corrupt", "--output_dir", directory / "exit_out")
+    assert [status for status, *_ in finish(*start_two("evaluate.py", *given))] == [1, 1]

@@ -1,9 +1,11 @@
-"""Batches for evaluation, as NumPy arrays, prepared ahead by tf.data."""
+"""Batches of images for evaluation, read ahead by tf.data, as NumPy arrays."""
 
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
+from an_jax import parallel
 from an_jax.data.images import cropping, decoding
 from an_jax.data.sets.image_sets import Source
 from an_jax.data.tf_on_cpu import tf, untuned
@@ -11,12 +13,13 @@ from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
 Batch = dict[str, np.ndarray]
+Example = dict[str, tf.Tensor]
 
 
 def eval_batches(
     source: Source, share: range, batch_size: int, preprocessing: Preprocessing
 ) -> Iterator[Batch]:
-    """Every image of `share` once, in order; the last batch is filled up and masked.
+    """Yields every image of `share` once, in order; the last batch is padded and masked.
 
     Args:
         source: the whole set.
@@ -25,59 +28,105 @@ def eval_batches(
         preprocessing: size, crop and interpolation.
 
     Yields:
-        image uint8 [B, S, S, 3], label int32 [B], filename [B], mask bool [B] (False: filling).
+        image uint8 [B, S, S, 3], label int32 [B], filename [B], mask bool [B] (False: padding).
 
     Raises:
-        InputError: names the file that cannot be decoded.
+        InputError: a file cannot be decoded; the message names it.
     """
-    size = preprocessing.image_size
+    size, interpolation = preprocessing.image_size, preprocessing.interpolation
     resized = int(size / preprocessing.crop_pct)
-
-    def plan(examples):
-        sizes = examples.pop("size")
-        crop = cropping.plan_center_crop(sizes, resized, size, preprocessing.interpolation)
-        return examples, crop
-
-    def finish(example, crop):
-        # Decoded whole, so that a file that lacks its end does not pass.
-        image = cropping.render(_rgb(example["image"]), crop, preprocessing.interpolation)
-        return {**example, "image": image}
-
     examples = source.read(share).map(_measure, num_parallel_calls=tf.data.AUTOTUNE)
-    # Frames are decoded already, and of different sizes, so that they cannot be stacked.
-    encoded = examples.element_spec["image"].dtype == tf.string
-    planned = examples.batch(batch_size if encoded else 1).map(plan, tf.data.AUTOTUNE).unbatch()
-    batches = planned.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-    batches = untuned(batches.batch(batch_size).prefetch(2)).as_numpy_iterator()
-    seen = 0
+    # Frames are decoded already and differ in size, so they cannot be stacked.
+    is_encoded = examples.element_spec["image"].dtype == tf.string
+    rendered = (
+        examples.batch(batch_size if is_encoded else 1)
+        .map(lambda batch: _plan(batch, resized, size, interpolation), tf.data.AUTOTUNE)
+        .unbatch()
+        .map(lambda example: _render(example, interpolation), tf.data.AUTOTUNE)
+    )
+    batches = untuned(rendered.batch(batch_size).prefetch(2)).as_numpy_iterator()
+    num_read = 0
     while True:
         try:
             batch = next(batches, None)
         except tf.errors.OpError as error:
-            raise _corrupt(source, share[seen : seen + batch_size], error) from error
+            raise _name_corrupt(source, share[num_read : num_read + batch_size], error) from error
         if batch is None:
             return
         n = len(batch["label"])
-        seen += n
-        yield {
+        num_read += n
+        padded = {
             key: np.concatenate([rows, np.repeat(rows[-1:], batch_size - n, axis=0)])
             for key, rows in batch.items()
-        } | {"mask": np.arange(batch_size) < n}
+        }
+        yield {**padded, "mask": np.arange(batch_size) < n}
 
 
-def _measure(example):
+def lockstep_batches(
+    source: Source, batch_size: int, preprocessing: Preprocessing
+) -> Iterator[tuple[Batch, InputError | None]]:
+    """Yields this process's batches, padded with empty ones to the same number on every process.
+
+    Args:
+        source: the whole set.
+        batch_size: global batch size.
+        preprocessing: size, crop and interpolation.
+
+    Yields:
+        A batch, and the error after which this process yields empty batches.
+    """
+    rows, size = batch_size // jax.process_count(), preprocessing.image_size
+    empty = {
+        "image": np.zeros((rows, size, size, 3), np.uint8),
+        "label": np.zeros(rows, np.int32),
+        "filename": np.zeros(rows, "S1"),
+        "mask": np.zeros(rows, bool),
+    }
+    share = parallel.share_of_process(len(source))
+    batches = eval_batches(source, share, rows, preprocessing)
+    largest_share = max(map(len, parallel.shares(len(source))))
+    error = None
+    for _ in range(-(-largest_share // rows)):
+        batch = None
+        if error is None:
+            try:
+                batch = next(batches, None)
+            except InputError as read_error:
+                error = read_error
+        yield batch or empty, error
+
+
+# TensorFlow traces a `tf.function` once for all image sets. A trace takes most of a second.
+@tf.function
+def _measure(example: Example) -> Example:
+    """Adds the image's height and width."""
     image = example["image"]
-    encoded = image.dtype == tf.string
-    return {**example, "size": decoding.image_size(image) if encoded else tf.shape(image)[:2]}
+    is_encoded = image.dtype == tf.string
+    return {**example, "size": decoding.image_size(image) if is_encoded else tf.shape(image)[:2]}
+
+
+@tf.function
+def _plan(batch: Example, resized: int, crop: int, interpolation: str) -> Example:
+    """Adds the images' plans."""
+    plan = cropping.plan_center_crop(batch["size"], resized, crop, interpolation)
+    return {**batch, "plan": plan}
+
+
+@tf.function
+def _render(example: Example, interpolation: str) -> Example:
+    """Decodes, resizes and crops an image."""
+    # Decodes the whole image, so that a truncated file is an error.
+    image = cropping.render(_rgb(example["image"]), example["plan"], interpolation)
+    return {"image": image, "label": example["label"], "filename": example["filename"]}
 
 
 def _rgb(image: tf.Tensor) -> tf.Tensor:
-    """uint8 [H, W, 3] of an encoded image, or of a frame, which is decoded already."""
+    """Decodes an image to uint8 [H, W, 3]; a frame is decoded already."""
     return decoding.decode_rgb(image) if image.dtype == tf.string else image
 
 
-def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> InputError:
-    """Finds the file behind an error: tf.data does not say which it was."""
+def _name_corrupt(source: Source, positions: range, error: tf.errors.OpError) -> InputError:
+    """Finds the file behind an error, since tf.data does not name it."""
     for position in positions:
         try:
             for example in source.read(range(position, position + 1)):
@@ -86,4 +135,4 @@ def _corrupt(source: Source, positions: range, error: tf.errors.OpError) -> Inpu
             name = source.name(position)
             return InputError(f"{name} is corrupt or no {source.kind}; replace or remove it")
     first = source.name(positions[0])
-    return InputError(f"{first} or one of those after it could not be read: {error.message}")
+    return InputError(f"{first} or one of the next images cannot be read: {error.message}")

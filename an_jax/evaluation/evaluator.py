@@ -1,25 +1,59 @@
-"""A model on a set of images: every image counted once, on any number of devices and processes."""
+"""Runs a model over a set of images, each image once, on any number of devices and processes."""
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
 
 from an_jax import functional, parallel
-from an_jax.data.eval_pipeline import Batch, eval_batches
+from an_jax.data.eval_pipeline import Batch, lockstep_batches
 from an_jax.data.images.normalization import normalize_images
 from an_jax.data.sets.image_sets import Source
 from an_jax.errors import InputError
-from an_jax.evaluation.predictions import Predictions, label_spaces
+from an_jax.evaluation.predictions import Predictions, gather, label_spaces
 from an_jax.progress import progress_bar
 from an_jax.zoo import Preprocessing
 
+T = TypeVar("T")
+
+
+class Counts(NamedTuple):
+    """Counts over all devices in one step, int32.
+
+    Attributes:
+        images: images, without padding.
+        not_finite: images with NaN or infinite logits.
+        failed: rows of processes that could not read their images.
+    """
+
+    images: jax.Array
+    not_finite: jax.Array
+    failed: jax.Array
+
+
+class Step(NamedTuple):
+    """A dispatched step: its counts and, for every image and label space, what Predictions hold.
+
+    Attributes:
+        batch: this process's images.
+        error: why this process cannot read further images.
+    """
+
+    batch: Batch
+    error: InputError | None
+    counts: Counts
+    classes: dict[str, jax.Array]
+    confidence: dict[str, jax.Array]
+
 
 def top_predictions(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The five largest logits of each row, or all where there are fewer.
+    """Finds the five largest logits of each row, or all if there are fewer.
 
     Args:
         logits: [N, C].
@@ -32,19 +66,24 @@ def top_predictions(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 class Evaluator:
-    """Runs a model over sets of images; compiled once for all of them.
+    """Runs a model over sets of images; the model is compiled once for all sets.
 
     Args:
         definition: the model's static part.
         num_classes: number of its logits.
         preprocessing: size, crop, interpolation and normalization.
-        batch_size: images a step over all devices, rounded up to a multiple of their number.
-        mesh: the devices, of all processes.
+        batch_size: global batch size, rounded up to a multiple of the number of devices.
+        mesh: the devices of all processes.
     """
 
     def __init__(
-        self, definition, num_classes: int, preprocessing: Preprocessing, batch_size: int, mesh
-    ):
+        self,
+        definition: nnx.GraphDef,
+        num_classes: int,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        mesh: Mesh,
+    ) -> None:
         self._definition, self._preprocessing, self._mesh = definition, preprocessing, mesh
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._spaces = label_spaces(num_classes)
@@ -52,21 +91,8 @@ class Evaluator:
         self._step = jax.jit(
             self._eval_step,
             in_shardings=(one, one, split, split, split),
-            out_shardings=(one, split),
+            out_shardings=(one, split, split),
         )
-
-    def _eval_step(self, params, batch_stats, images, mask, failed):
-        """Counts over all devices, int32: of images, of those with logits that are no numbers, of
-        processes that failed; and of each image the classes and probabilities of Predictions."""
-        images = normalize_images(images, self._preprocessing)
-        logits = functional.apply_eval(self._definition, params, batch_stats, images)
-        not_finite = mask & ~jnp.isfinite(logits).all(axis=-1)
-        counts = [jnp.sum(flags, dtype=jnp.int32) for flags in (mask, not_finite, failed)]
-        outputs = {}
-        for space, labels in self._spaces.items():
-            places, probabilities = top_predictions(logits[:, labels])
-            outputs[space] = (jnp.asarray(labels, jnp.int32)[places], probabilities)
-        return counts, outputs
 
     def __call__(
         self,
@@ -81,96 +107,91 @@ class Evaluator:
         """Runs over a set of images.
 
         Args:
-            params, batch_stats: the weights, on all devices of the mesh.
+            params, batch_stats: the weights, replicated over the mesh.
             source: the images.
-            title: stands before the progress bar.
-            is_cropped: whether the images need no resizing and cropping.
-            nested: whether the bar stands below another one.
+            title: label of the progress bar.
+            is_cropped: whether the images were cropped when the set was made.
+            nested: whether the bar is drawn below another one.
 
         Returns:
             The predictions for all images, on every process.
 
         Raises:
-            InputError: on every process, if any has a file that cannot be decoded, or logits that
-                are no finite numbers.
+            InputError: on every process, if an image of any process cannot be decoded or its logits
+                are NaN or infinite.
         """
-        rows: list[tuple] = []
-        running: deque = deque()
-        num_seen = 0
-
-        def collect():
-            nonlocal num_seen
-            counts, outputs, batch, error = running.popleft()
-            seen, not_finite, failed = (int(count) for count in counts)
-            if failed:
-                raise error or InputError(f"{title}: stopped, since another process has failed")
-            if not_finite:
-                raise InputError(
-                    f"{title}: the logits of {not_finite} images are NaN or infinite; "
-                    "the weights do not fit these inputs"
-                )
-            kept = batch["mask"]
-            outputs = jax.tree.map(lambda array: parallel.local_rows(array)[kept], outputs)
-            rows.append((batch["filename"][kept], batch["label"][kept], outputs))
-            num_seen += seen
-            progress.update(seen)
-
+        parts = []
+        num_images = 0
         hidden = not parallel.is_main_process()
         with progress_bar(len(source), title, nested=nested, hidden=hidden) as progress:
-            for batch, error in self._batches(source, is_cropped):
-                failed = np.full(len(batch["mask"]), error is not None)
-                arrays = parallel.shard_batch((batch["image"], batch["mask"], failed), self._mesh)
-                running.append((*self._step(params, batch_stats, *arrays), batch, error))
-                if len(running) > 2:  # the device has work while the host collects
-                    collect()
-            while running:
-                collect()
-        if num_seen != len(source):
-            raise AssertionError(f"{title}: counted {num_seen} images of {len(source)}")
-        return self._gather(rows, len(source))
+            steps = self._dispatch(params, batch_stats, source, is_cropped)
+            for step in _delay(steps, 2):  # the device has queued work while the host collects
+                _check(step, title)
+                parts.append(_local_predictions(step))
+                num_images += int(step.counts.images)
+                progress.update(int(step.counts.images))
+        if num_images != len(source):
+            raise AssertionError(f"{title}: counted {num_images} images of {len(source)}")
+        return gather(parts, len(source))
 
-    def _batches(self, source: Source, is_cropped) -> Iterator[tuple[Batch, InputError | None]]:
-        """This process's batches, as many as every other process has: all run the same steps.
+    def _eval_step(
+        self,
+        params: functional.Arrays,
+        batch_stats: functional.Arrays,
+        images: jax.Array,
+        mask: jax.Array,
+        failed: jax.Array,
+    ) -> tuple[Counts, dict[str, jax.Array], dict[str, jax.Array]]:
+        images = normalize_images(images, self._preprocessing)
+        logits = functional.apply_eval(self._definition, params, batch_stats, images)
+        not_finite = mask & ~jnp.isfinite(logits).all(axis=-1)
+        counts = Counts(*(jnp.sum(f, dtype=jnp.int32) for f in (mask, not_finite, failed)))
+        classes, confidence = {}, {}
+        for space, labels in self._spaces.items():
+            columns, confidence[space] = top_predictions(logits[:, labels])
+            classes[space] = jnp.asarray(labels, jnp.int32)[columns]
+        return counts, classes, confidence
 
-        After an error, which comes with the batches then, they are empty.
-        """
-        num_processes = jax.process_count()
-        batch_size = self._batch_size // num_processes
-        size, crop_pct = self._preprocessing.image_size, self._preprocessing.crop_pct
-        largest_share = max(map(len, parallel.shares(len(source))))
-        batches = eval_batches(
-            source,
-            parallel.share_of_process(len(source)),
-            batch_size,
-            dataclasses.replace(self._preprocessing, crop_pct=1.0 if is_cropped else crop_pct),
+    def _dispatch(
+        self,
+        params: functional.Arrays,
+        batch_stats: functional.Arrays,
+        source: Source,
+        is_cropped: bool,
+    ) -> Iterator[Step]:
+        """Dispatches the same number of steps on every process; does not wait for results."""
+        preprocessing = self._preprocessing
+        if is_cropped:
+            preprocessing = dataclasses.replace(preprocessing, crop_pct=1.0)
+        for batch, error in lockstep_batches(source, self._batch_size, preprocessing):
+            failed = np.full(len(batch["mask"]), error is not None)
+            arrays = parallel.shard_batch((batch["image"], batch["mask"], failed), self._mesh)
+            yield Step(batch, error, *self._step(params, batch_stats, *arrays))
+
+
+def _delay(items: Iterable[T], count: int) -> Iterator[T]:
+    """Yields the items, each after `count` further ones have been drawn."""
+    queue: deque[T] = deque()
+    for item in items:
+        queue.append(item)
+        if len(queue) > count:
+            yield queue.popleft()
+    yield from queue
+
+
+def _check(step: Step, title: str) -> None:
+    """Raises InputError on every process if any has failed or logits are not finite."""
+    if step.counts.failed:
+        raise step.error or InputError(f"{title}: stopped, since another process has failed")
+    if step.counts.not_finite:
+        raise InputError(
+            f"{title}: the logits of {step.counts.not_finite} images are NaN or infinite; "
+            "the weights do not fit these inputs"
         )
-        empty = {
-            "image": np.zeros((batch_size, size, size, 3), np.uint8),
-            "label": np.zeros(batch_size, np.int32),
-            "filename": np.zeros(batch_size, "S1"),
-            "mask": np.zeros(batch_size, bool),
-        }
-        error = None
-        for _ in range(-(-largest_share // batch_size)):
-            batch = None
-            if error is None:
-                try:
-                    batch = next(batches, None)
-                except InputError as found:
-                    error = found
-            yield batch or empty, error
 
-    def _gather(self, rows: list[tuple], n: int) -> Predictions:
-        """This process's rows -> everyone's."""
-        names, labels, outputs = zip(*rows, strict=True)
-        outputs = jax.tree.map(lambda *parts: parallel.gather(np.concatenate(parts), n), *outputs)
-        # File names travel as numbers, all as long as the longest.
-        names = np.concatenate([np.asarray(part, np.bytes_) for part in names])
-        length = parallel.largest(names.dtype.itemsize)
-        letters = names.astype(f"S{length}").view(np.uint8).reshape(len(names), length)
-        return Predictions(
-            np.ascontiguousarray(parallel.gather(letters, n)).view(f"S{length}")[:, 0],
-            parallel.gather(np.concatenate(labels), n),
-            {space: classes for space, (classes, _) in outputs.items()},
-            {space: probabilities for space, (_, probabilities) in outputs.items()},
-        )
+
+def _local_predictions(step: Step) -> Predictions:
+    """The predictions for this process's images."""
+    classes, confidence = jax.tree.map(parallel.local_rows, (step.classes, step.confidence))
+    batch = step.batch
+    return Predictions(batch["filename"], batch["label"], classes, confidence).select(batch["mask"])

@@ -1,6 +1,7 @@
-"""Scores of the ImageNet test sets: pure NumPy functions of predictions, in their papers' terms.
+"""Metrics of the ImageNet test sets as pure NumPy functions of predictions.
 
-Fractions, not percent (an mCE of 0.767, not 76.7). Empty input is a ValueError. Sources:
+They return fractions, not percent (an mCE of 0.767, not 76.7), and raise ValueError on empty input.
+Sources:
     Beyer et al. 2020: Are we done with ImageNet? arXiv:2006.07159.
     Hendrycks et al. 2021: Natural Adversarial Examples, CVPR, arXiv:1907.07174.
     Hendrycks & Dietterich 2019: Benchmarking Neural Network Robustness to Common Corruptions and
@@ -13,15 +14,15 @@ import numpy as np
 
 
 def top_k_accuracy(classes: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Fraction of the images whose label is among the first k classes.
+    """Returns the fraction of images whose label is among the first k classes.
 
     Args:
         classes: int [n, >=k], best first.
         labels: int [n].
-        k: how many classes count.
+        k: number of classes that count.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
     """
     first = _first_k(classes, labels, k)
     return float(np.mean(np.any(first == np.reshape(labels, (len(first), 1)), axis=1)))
@@ -30,18 +31,20 @@ def top_k_accuracy(classes: np.ndarray, labels: np.ndarray, k: int) -> float:
 def real_accuracy(
     classes: np.ndarray, label_sets: Sequence[Sequence[int]], k: int
 ) -> tuple[float, int]:
-    """ReaL accuracy (Beyer et al. 2020): any of the first k classes is among an image's labels.
+    """Returns the fraction of images with one of their labels among the first k classes.
+
+    This is ReaL accuracy (Beyer et al. 2020).
 
     Args:
         classes: int [n, >=k], best first.
-        label_sets: the labels of each of the n images; images without any do not count.
-        k: how many classes count.
+        label_sets: the labels of each image; images without labels do not count.
+        k: number of classes that count.
 
     Returns:
         The accuracy, and the number of images that count.
 
     Raises:
-        ValueError: the shapes do not fit, or no image counts.
+        ValueError: the shapes do not match, or no image counts.
     """
     images = zip(_first_k(classes, label_sets, k).tolist(), label_sets, strict=True)
     correct = [not set(labels).isdisjoint(first) for first, labels in images if len(labels)]
@@ -51,26 +54,27 @@ def real_accuracy(
 
 
 def average_precision(scores: np.ndarray, is_positive: np.ndarray) -> float:
-    """Area under the precision-recall curve (AUPR), a step function, equal scores at one step.
+    """Area under the precision-recall curve (AUPR) as a step function; ties share one step.
 
     On ImageNet-O (Hendrycks et al. 2021) the score is minus the largest softmax probability over
-    its 200 classes; its images are positive, the validation images of these classes negative.
+    its 200 classes. Its images are positive, the validation images of these classes negative.
 
     Args:
-        scores: float [n], higher for what should be positive.
+        scores: float [n], higher for images that should be positive.
         is_positive: bool [n].
 
     Raises:
-        ValueError: the shapes do not fit, a score is NaN, or nothing is positive.
+        ValueError: the shapes do not match, a score is NaN, or no image is positive.
     """
     scores, is_positive = _sorted_pair(scores, is_positive)
     if not is_positive.any():
         raise ValueError("nothing is positive")
     scores, is_positive = scores[::-1], is_positive[::-1]
     step = np.append(scores[1:] != scores[:-1], True)  # last of each group of equal scores
-    found = np.cumsum(is_positive)[step]
-    precision = found / (np.flatnonzero(step) + 1)
-    return float(np.sum(np.diff(found, prepend=0) * precision) / found[-1])
+    true_positives = np.cumsum(is_positive)[step]
+    precision = true_positives / (np.flatnonzero(step) + 1)
+    gains = np.diff(true_positives, prepend=0)
+    return float(np.sum(gains * precision) / true_positives[-1])
 
 
 def rms_calibration_error(
@@ -78,17 +82,17 @@ def rms_calibration_error(
 ) -> float:
     """RMS gap between confidence and accuracy in bins of images (Hendrycks et al. 2021).
 
-    sqrt(sum_b n_b / n (mean confidence_b - accuracy_b)^2). The images, sorted by confidence, fill
-    bins of bin_size; the last takes the remainder too; fewer than bin_size images are one bin.
-    All bins count. The script published with ImageNet-A leaves out the last, the most confident.
+    The error is sqrt(sum_b n_b / n (mean confidence_b - accuracy_b)^2). Bins hold bin_size images
+    in order of confidence. The last bin also takes the remainder. All bins count, whereas the
+    script published with ImageNet-A leaves out the last, the most confident one.
 
     Args:
         confidence: float [n], probability of the predicted class.
-        is_correct: bool [n], whether it is the right one.
+        is_correct: bool [n], whether the prediction is correct.
         bin_size: images per bin.
 
     Raises:
-        ValueError: the shapes do not fit, a confidence is NaN, or bin_size is not positive.
+        ValueError: the shapes do not match, a confidence is NaN, or bin_size is not positive.
     """
     confidence, is_correct = _sorted_pair(confidence, is_correct)
     if bin_size < 1:
@@ -101,15 +105,15 @@ def rms_calibration_error(
 def aurra(confidence: np.ndarray, is_correct: np.ndarray) -> float:
     """Area under the response rate accuracy curve (Hendrycks et al. 2021).
 
-    The mean over k = 1..n of the accuracy on the k most confident images; of equally confident
-    ones the earlier comes first.
+    This is the mean over k = 1..n of the accuracy on the k most confident images. Equally confident
+    images keep their order.
 
     Args:
         confidence: float [n], probability of the predicted class.
-        is_correct: bool [n], whether it is the right one.
+        is_correct: bool [n], whether the prediction is correct.
 
     Raises:
-        ValueError: the shapes do not fit, or a confidence is NaN.
+        ValueError: the shapes do not match, or a confidence is NaN.
     """
     _, is_correct = _sorted_pair(np.negative(confidence), is_correct)
     return float(np.mean(np.cumsum(is_correct) / np.arange(1, len(is_correct) + 1)))
@@ -118,17 +122,18 @@ def aurra(confidence: np.ndarray, is_correct: np.ndarray) -> float:
 def mean_corruption_error(
     errors: Mapping[str, Sequence[float]], baseline: Mapping[str, Sequence[float]]
 ) -> float:
-    """ImageNet-C's mCE (Hendrycks & Dietterich 2019): errors as a ratio to AlexNet's.
+    """ImageNet-C's mCE (Hendrycks & Dietterich 2019): errors relative to AlexNet's.
 
-    The mean over the corruptions of: sum over severities of the error / the same of the baseline.
+    For each corruption, the sum of the errors over the severities is divided by AlexNet's sum. The
+    result is the mean over the corruptions.
 
     Args:
-        errors: top-1 errors of each corruption at its 5 severities; those of corruptions that
-            `baseline` lacks do not count.
-        baseline: the same of AlexNet, `alexnet.ALEXNET_ERRORS`.
+        errors: corruption -> top-1 errors at its 5 severities; corruptions that `baseline` lacks
+            do not count.
+        baseline: AlexNet's errors, `alexnet_c.ALEXNET_ERRORS`.
 
     Raises:
-        ValueError: a corruption or a severity of `baseline` is not in `errors`.
+        ValueError: `errors` lacks a corruption or a severity of `baseline`.
     """
     return relative_mean_corruption_error(errors, 0.0, baseline, 0.0)
 
@@ -139,15 +144,15 @@ def relative_mean_corruption_error(
     baseline: Mapping[str, Sequence[float]],
     baseline_clean_error: float,
 ) -> float:
-    """ImageNet-C's relative mCE (Hendrycks & Dietterich 2019): of errors in excess of clean_error.
+    """ImageNet-C's relative mCE (Hendrycks & Dietterich 2019): mCE of the errors minus clean_error.
 
     Args:
         errors, baseline: as in `mean_corruption_error`.
         clean_error: top-1 error on the ImageNet validation set.
-        baseline_clean_error: AlexNet's, `alexnet.ALEXNET_CLEAN_ERROR`.
+        baseline_clean_error: AlexNet's clean error, `alexnet_c.ALEXNET_CLEAN_ERROR`.
 
     Raises:
-        ValueError: a corruption or a severity of `baseline` is not in `errors`.
+        ValueError: `errors` lacks a corruption or a severity of `baseline`.
     """
     _check_keys(errors, baseline)
     for corruption, row in baseline.items():
@@ -162,32 +167,32 @@ def relative_mean_corruption_error(
 def flip_probability(top1: np.ndarray, noise: bool) -> float:
     """ImageNet-P's flip probability (Hendrycks & Dietterich 2019).
 
-    How often, over a video and then over the videos, a frame's prediction is not its reference's.
-    The reference is the previous frame; for noise, whose frames are independent, the first.
+    This is the probability that a frame's prediction differs from that of its reference frame. The
+    reference is the previous frame, or the first frame for noise, whose frames are independent.
 
     Args:
         top1: int [videos, frames], the predicted class of each frame.
         noise: whether the perturbation is a noise.
 
     Raises:
-        ValueError: wrong shape, or fewer than two frames.
+        ValueError: the shape is invalid, or there are fewer than two frames.
     """
     reference, frame = _frame_pairs(top1, noise, ())
     return float(np.mean(reference != frame))
 
 
 def top5_distance(top5: np.ndarray, noise: bool) -> float:
-    """ImageNet-P's top-5 distance, 0 to 15, not normalised (Hendrycks & Dietterich 2019).
+    """ImageNet-P's top-5 distance, 0 to 15, not normalized (Hendrycks & Dietterich 2019).
 
-    A frame's distance to its reference (see `flip_probability`) is sum_{i=1..5} |c(i) - c(s(i))|,
-    where s(i) is the rank in the frame of the reference's i-th class and c(r) = min(r - 1, 5).
+    A frame's distance to its reference (see `flip_probability`) is sum_{i=1..5} |c(i) - c(s(i))|.
+    Here s(i) is the rank in the frame of the reference's i-th class, and c(r) = min(r - 1, 5).
 
     Args:
         top5: int [videos, frames, 5], the predicted classes of each frame, best first.
         noise: whether the perturbation is a noise.
 
     Raises:
-        ValueError: wrong shape, or fewer than two frames.
+        ValueError: the shape is invalid, or there are fewer than two frames.
     """
     reference, frame = _frame_pairs(top5, noise, (5,))
     is_same = reference[..., :, None] == frame[..., None, :]
@@ -196,16 +201,17 @@ def top5_distance(top5: np.ndarray, noise: bool) -> float:
 
 
 def mean_ratio(values: Mapping[str, float], baseline: Mapping[str, float]) -> float:
-    """ImageNet-P's mFR of flip probabilities, mT5D of distances (Hendrycks & Dietterich 2019).
+    """Returns the mean over the keys of value / baseline.
 
-    The mean over the perturbations of value / baseline. Their repository lacks AlexNet's values.
+    For ImageNet-P (Hendrycks & Dietterich 2019), this is the mFR of flip probabilities and the mT5D
+    of top-5 distances.
 
     Args:
-        values: one for each perturbation; those that `baseline` lacks do not count.
-        baseline: AlexNet's.
+        values: perturbation -> value; those that `baseline` lacks do not count.
+        baseline: perturbation -> AlexNet's value.
 
     Raises:
-        ValueError: a key of `baseline` is not in `values`, or there is none.
+        ValueError: `values` lacks a key of `baseline`, or `baseline` is empty.
     """
     _check_keys(values, baseline)
     return float(np.mean([values[key] / baseline[key] for key in baseline]))
@@ -217,7 +223,7 @@ def _check_keys(values: Mapping, baseline: Mapping) -> None:
         raise ValueError(f"missing: {', '.join(missing)}" if missing else "the baseline is empty")
 
 
-def _first_k(classes: np.ndarray, labels: Sequence, k: int) -> np.ndarray:
+def _first_k(classes: np.ndarray, labels: Sequence | np.ndarray, k: int) -> np.ndarray:
     classes = np.asarray(classes)
     if classes.ndim != 2 or not 0 < len(classes) == len(labels) or not 1 <= k <= classes.shape[1]:
         raise ValueError(f"classes {classes.shape} and {len(labels)} labels for k = {k}")
@@ -225,7 +231,7 @@ def _first_k(classes: np.ndarray, labels: Sequence, k: int) -> np.ndarray:
 
 
 def _sorted_pair(scores: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Float64 scores and bool flags, [n] both, in ascending order of the scores; stable."""
+    """Sorts float64 scores [n] and bool flags [n] by ascending score; stable."""
     scores, flags = np.asarray(scores, np.float64), np.asarray(flags, np.bool_)
     if scores.shape != flags.shape or scores.ndim != 1 or not scores.size:
         raise ValueError(f"shapes {scores.shape} and {flags.shape}")
@@ -238,7 +244,7 @@ def _sorted_pair(scores: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.
 def _frame_pairs(
     predictions: np.ndarray, noise: bool, per_frame: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """References, [videos, 1 or frames - 1, *per_frame], and frames to compare with them."""
+    """Returns reference frames [videos, 1 or frames - 1, *per_frame] and frames to compare."""
     predictions = np.asarray(predictions)
     videos, frames, *rest = predictions.shape
     if videos < 1 or frames < 2 or tuple(rest) != per_frame:

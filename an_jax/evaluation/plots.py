@@ -1,4 +1,4 @@
-"""Pictures of results: by test set, by size, AN against BN, clean against shifted."""
+"""Plots results: by test set, by model size, AN against BN, clean against shifted."""
 
 import re
 import textwrap
@@ -19,36 +19,35 @@ Cells = dict[tuple[str, str], float]  # (model, test set) -> percent
 
 
 def figures(results: list[Result]) -> dict[str, Figure]:
-    """Draws what there are results for.
+    """Draws every figure that the results have data for.
 
     Args:
         results: of any models on any of the test sets.
 
     Returns:
-        File name -> picture.
+        File name -> figure.
     """
     top1 = {(r.model, r.dataset): 100 * r.scores["top1"] for r in results if "top1" in r.scores}
     scored = [r for r in results if (r.model, r.dataset) in top1]
-    clean = {r.dataset: TEST_SETS[r.dataset].clean for r in scored}
     gains = {
         (model, dataset): accuracy - top1[_VARIANT.sub("bn", model), dataset]
         for (model, dataset), accuracy in top1.items()
         if _VARIANT.search(model) and (_VARIANT.sub("bn", model), dataset) in top1
     }
     shifted = {
-        (model, dataset): (top1[model, clean[dataset]], accuracy)
+        (model, dataset): (top1[model, clean], accuracy)
         for (model, dataset), accuracy in top1.items()
-        if (model, clean[dataset]) in top1
+        if (clean := TEST_SETS[dataset].clean) and (model, clean) in top1
     }
-    drawn = {}
+    drawings = {}
     if top1:
-        drawn["accuracy_by_test_set.png"] = _accuracy_by_test_set(top1)
-        drawn["accuracy_by_parameters.png"] = _accuracy_by_parameters(scored)
+        drawings["accuracy_by_test_set.png"] = _accuracy_by_test_set(top1)
+        drawings["accuracy_by_parameters.png"] = _accuracy_by_parameters(scored)
     if gains:
-        drawn["bn_against_an.png"] = _bn_against_an(gains)
+        drawings["bn_against_an.png"] = _bn_against_an(gains)
     if shifted:
-        drawn["shifted_accuracy.png"] = _shifted_accuracy(shifted)
-    return drawn
+        drawings["shifted_accuracy.png"] = _shifted_accuracy(shifted)
+    return drawings
 
 
 def _accuracy_by_test_set(top1: Cells) -> Figure:
@@ -91,13 +90,13 @@ def _accuracy_by_parameters(results: list[Result]) -> Figure:
             label = norm.upper()
             axes.scatter(x[chosen], y[chosen], 50, color, marker=marker, label=label, zorder=4)
     axes.set_xscale("log")
-    axes.set_xlim(x.min() / 1.5, x.max() * 1.5)  # a model alone spans nothing
+    axes.set_xlim(x.min() / 1.5, x.max() * 1.5)  # a single model spans no range
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(y=0.05)
     bottom, top = axes.get_ylim()
-    line = (top - bottom) * 0.17 / (height - 1)  # of 0.17 inches
+    line = (top - bottom) * 0.17 / (height - 1)  # 0.17 inches
     for result, x_i, y_i, label_y in zip(results, x, y, _spread(y, line, top), strict=True):
         axes.annotate(
             result.model,
@@ -116,7 +115,7 @@ def _accuracy_by_parameters(results: list[Result]) -> Figure:
 
 
 def _spread(y: np.ndarray, gap: float, top: float) -> np.ndarray:
-    """Ascending heights moved apart to at least `gap`: upwards, and from `top` down again."""
+    """Moves ascending heights apart to at least `gap`: upwards, then down from `top`."""
     spread = y.copy()
     for i in range(1, len(y)):
         spread[i] = max(y[i], spread[i - 1] + gap)
@@ -149,8 +148,8 @@ def _shifted_accuracy(shifted: dict[tuple[str, str], tuple[float, float]]) -> Fi
     for dataset, color in _colors(_models_and_datasets(shifted)[1]).items():
         points = [point for (_, d), point in shifted.items() if d == dataset]
         axes.scatter(*zip(*points, strict=True), color=color, label=dataset, alpha=0.85)
-    on_it = next(iter(shifted.values()))[0]
-    axes.axline((on_it, on_it), slope=1, color="#555555", ls="--", lw=1, label="y = x: no loss")
+    clean = next(iter(shifted.values()))[0]
+    axes.axline((clean, clean), slope=1, color="#555555", ls="--", lw=1, label="y = x: no loss")
     axes.set_xlabel("top-1 accuracy on the clean set (%)")
     axes.set_ylabel("top-1 accuracy on the shifted set (%)")
     figure.legend(loc="outside right upper", frameon=False)
@@ -165,11 +164,14 @@ def _empty(size: tuple[float, float]) -> tuple[Figure, Axes]:
 
 
 def _models_and_datasets(cells: dict) -> tuple[list[str], list[str]]:
-    return tuple(list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    models, datasets = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    return models, datasets
 
 
 def _colors(names: list[str]) -> dict:
-    """Ten colors that are told apart, or as many steps of one scale, in the names' order."""
+    """Chooses distinct colors for up to ten names, and steps of one scale for more."""
     if len(names) <= 10:
-        return dict(zip(names, colormaps["tab10"].colors, strict=False))
-    return dict(zip(names, colormaps["turbo"](np.linspace(0.04, 0.96, len(names))), strict=True))
+        colors = colormaps["tab10"](range(len(names)))
+    else:
+        colors = colormaps["turbo"](np.linspace(0.04, 0.96, len(names)))
+    return dict(zip(names, colors, strict=True))

@@ -1,4 +1,4 @@
-"""What a model says of a set of images: all that the metrics need, kept in one file."""
+"""Predictions for a set of images: all that the metrics need."""
 
 import csv
 import dataclasses
@@ -6,17 +6,20 @@ import zipfile
 import zlib
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
+from an_jax import parallel
 from an_jax.data.sets.class_index import SUBSETS, subset
 from an_jax.files import replacing
 
-ALL = "all"  # the label space of all classes
+ALL = "all"  # label space of all classes
 
 
 def label_spaces(num_classes: int) -> dict[str, np.ndarray]:
-    """Name -> labels of each set of classes to which logits are restricted, `ALL` first."""
+    """Returns the label spaces of a model: name -> labels to which logits are restricted."""
     spaces = {ALL: np.arange(num_classes)}
     if num_classes == 1000:
         spaces |= {name: np.array(subset(name)) for name in SUBSETS}
@@ -25,13 +28,13 @@ def label_spaces(num_classes: int) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Of n images, in the order of their source.
+    """Predictions for n images, in the order of their source.
 
     Attributes:
-        filenames: [n] bytes.
+        filenames: bytes [n].
         labels: int32 [n].
-        classes: label space -> the five most probable of its classes, best first; int32 [n, 5].
-        confidence: label space -> softmax probabilities of these among its logits; float32 [n, 5].
+        classes: label space -> its five most probable classes, best first; int32 [n, 5].
+        confidence: label space -> their softmax probabilities within the space; float32 [n, 5].
     """
 
     filenames: np.ndarray
@@ -42,17 +45,17 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, kept: np.ndarray) -> "Predictions":
-        """Those of the images where `kept` [n] is True."""
+    def select(self, is_selected: np.ndarray) -> "Predictions":
+        """Returns the images where `is_selected`, bool [n], is True."""
         return Predictions(
-            self.filenames[kept],
-            self.labels[kept],
-            {space: values[kept] for space, values in self.classes.items()},
-            {space: values[kept] for space, values in self.confidence.items()},
+            self.filenames[is_selected],
+            self.labels[is_selected],
+            {space: values[is_selected] for space, values in self.classes.items()},
+            {space: values[is_selected] for space, values in self.confidence.items()},
         )
 
     def restrict(self, spaces: Collection[str]) -> "Predictions":
-        """Only what is said of some label spaces."""
+        """Drops all label spaces but `spaces`."""
         return dataclasses.replace(
             self,
             classes={space: values for space, values in self.classes.items() if space in spaces},
@@ -60,12 +63,12 @@ class Predictions:
         )
 
     def save(self, path: Path, key: str) -> None:
-        """Writes a file that `load` gives back for the same key.
+        """Writes a file that `load` accepts for the same key.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
-        arrays = {"filenames": self.filenames, "labels": self.labels}
+        arrays: dict[str, Any] = {"filenames": self.filenames, "labels": self.labels}
         arrays |= {f"classes/{space}": values for space, values in self.classes.items()}
         arrays |= {f"confidence/{space}": values for space, values in self.confidence.items()}
         with replacing(path) as temporary, temporary.open("wb") as file:
@@ -73,7 +76,7 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path, key: str) -> "Predictions | None":
-        """What was saved for this key; None if nothing was, or another key's, or it is damaged."""
+        """Reads a file; returns None if it is missing or damaged, or has another key."""
         try:
             with path.open("rb") as opened, np.load(opened) as file:
                 if file["key"] != key:
@@ -89,10 +92,14 @@ class Predictions:
             return None
 
     def write_csv(self, path: Path, space: str) -> None:
-        """A row an image: file name, label, the five best classes of a label space, probabilities.
+        """Writes one row an image: file name, label, the five best classes, their probabilities.
+
+        Args:
+            path: path of the file.
+            space: label space of the classes.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         classes, confidence = self.classes[space], self.confidence[space]
         ranks = range(1, classes.shape[1] + 1)
@@ -102,5 +109,23 @@ class Predictions:
             writer.writerow(["filename", "label", *header])
             columns = (self.filenames, self.labels, classes, confidence)
             for name, label, best, probabilities in zip(*columns, strict=True):
-                shown = (f"{p:.6f}" for p in probabilities)
-                writer.writerow([name.decode(), label, *best, *shown])
+                cells = (f"{p:.6f}" for p in probabilities)
+                writer.writerow([name.decode(), label, *best, *cells])
+
+
+def gather(parts: list[Predictions], n: int) -> Predictions:
+    """Joins this process's parts, and the processes' shares of n images, on every process."""
+
+    def join(*arrays: np.ndarray) -> np.ndarray:
+        return parallel.gather(np.concatenate(arrays), n)
+
+    # Processes can only exchange numbers, so file names travel as their bytes.
+    names = [np.asarray(part.filenames, np.bytes_) for part in parts]
+    length = parallel.largest(max(array.dtype.itemsize for array in names))
+    letters = [array.astype(f"S{length}").view(np.uint8).reshape(-1, length) for array in names]
+    return Predictions(
+        np.ascontiguousarray(join(*letters)).view(f"S{length}")[:, 0],
+        join(*(part.labels for part in parts)),
+        jax.tree.map(join, *(part.classes for part in parts)),
+        jax.tree.map(join, *(part.confidence for part in parts)),
+    )

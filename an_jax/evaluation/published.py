@@ -1,4 +1,4 @@
-"""Measured accuracies beside the published ones: the proof that a conversion was right."""
+"""Compares measured with published accuracies to verify a conversion."""
 
 import math
 from collections.abc import Collection, Iterable
@@ -9,8 +9,8 @@ from an_jax.evaluation.result import Result
 from an_jax.zoo.released import RELEASED
 
 ROUNDING = 0.0005  # accuracies were published with three decimals
-# Other JPEG decoders and another GPU's arithmetic change the prediction of a few images in ten
-# thousand; a wrong weight or a wrong preprocessing costs much more.
+# Another JPEG decoder or GPU changes the predictions for a few images in ten thousand. With wrong
+# weights or preprocessing many more change.
 TOLERANCE = 0.001
 
 _HEADS = (
@@ -20,29 +20,29 @@ _HEADS = (
 
 
 def check_comparable(models: Iterable[str], datasets: Collection[str]) -> None:
-    """Raises InputError unless some model was published, on some of the test sets."""
+    """Raises InputError if no published model is evaluated on a published test set."""
     columns = next(iter(RELEASED.values())).results
     if RELEASED.keys().isdisjoint(models) or columns.keys().isdisjoint(datasets):
         raise InputError(
-            "nothing to compare with published numbers: a checkpoint must be named as released "
-            f"({', '.join(RELEASED)}), and evaluated on some of {', '.join(columns)}"
+            "no published results to compare with: name a checkpoint like the released one "
+            f"({', '.join(RELEASED)}) and evaluate it on any of {', '.join(columns)}"
         )
 
 
 def compare_published(results: list[Result]) -> tuple[str, bool]:
-    """Compares the results of released models with what was published.
+    """Compares the results of released models with the published ones.
 
-    A difference of more than ROUNDING + TOLERANCE is told as "differs". A partial set is not
-    judged. The interval says how far the accuracy on other images of the kind might lie.
+    The verdict is "differs" if the difference exceeds ROUNDING + TOLERANCE, and "partial" if images
+    are missing. The interval is the sampling uncertainty of the measured accuracy.
 
     Args:
-        results: of any models, on any test sets; what was not published is passed over.
+        results: of any models on any test sets; results without a published one are ignored.
 
     Returns:
-        A table in Markdown, a row an accuracy, and whether none of them differs.
+        A Markdown table with one row per accuracy, and whether no accuracy differs.
 
     Raises:
-        InputError: nothing in the results was published.
+        InputError: none of the results was published.
     """
     check_comparable({r.model for r in results}, {r.dataset for r in results})
     rows = []
@@ -80,12 +80,12 @@ def _row(result: Result, name: str, published: float) -> list[str]:
 
 
 def wilson_interval(p: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a binomial probability, of which p was seen in n draws.
+    """Returns Wilson's confidence interval of a binomial probability.
 
     Args:
-        p: fraction that was seen.
+        p: observed fraction.
         n: number of draws.
-        z: quantile of the normal distribution; as it is, for 95 %.
+        z: quantile of the normal distribution; the default gives 95 %.
     """
     center = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))

@@ -1,21 +1,22 @@
-"""One cell of the table of results."""
+"""The result of one model on one test set."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One cell of the table: a model on a test set.
+    """The result of one model on one test set: a cell of the table.
 
     Attributes:
         model: name of the checkpoint.
-        architecture: its name in the zoo.
+        architecture: name in the zoo.
         dataset: name of the test set.
-        n: images counted; `expected`: images that the whole set has.
-        scores: name -> what JSON can hold, as fractions: top1 and top5 of all sets but imagenet-p,
-            and what else the set is known for.
-        num_params: trained values of the model.
-        image_size, crop_pct, interpolation: of the preprocessing.
+        n: number of images that count.
+        expected: number of images of the whole set.
+        scores: name -> JSON value, as fractions: top1 and top5 (not for imagenet-p), and the test
+            set's other metrics.
+        num_params: number of trained values.
+        image_size, crop_pct, interpolation: preprocessing.
         dtype: compute dtype.
     """
 
@@ -33,10 +34,10 @@ class Result:
 
     @property
     def norm(self) -> str:
-        """What follows the convolutions: "an", "se" (batch norm with SE units), or "bn"."""
+        """Normalization: "an", "se" (batch norm with SE units), or "bn"."""
         return next((n for n in ("an", "se") if f"_{n}_" in f"{self.architecture}_"), "bn")
 
     @property
     def is_partial(self) -> bool:
-        """Whether images of the set were missing."""
+        """Whether images of the set are missing."""
         return self.n != self.expected

@@ -1,8 +1,7 @@
-"""The results as timm's CSV files: same names, columns and formats.
+"""Formats results as timm's CSV files: same names, columns and formats.
 
-Accuracies, errors and whatever else is a fraction stand in percent. timm ranks a test set before
-it sorts it, so that its rank_diff is off by a little where models tie; here both sides are sorted
-first, and rank_diff is the difference of the rows' positions in the two files.
+Fractions are in percent. rank_diff is the difference of a model's row numbers in the two files.
+timm computes it before sorting, so its values differ a little if models tie.
 """
 
 import csv
@@ -17,7 +16,7 @@ Row = dict[str, str]  # column -> cell
 
 
 def csv_files(results: list[Result]) -> dict[str, str]:
-    """One file a test set, and model_metadata.csv.
+    """Formats one file for each test set, and model_metadata.csv.
 
     Args:
         results: of any models on any of the test sets.
@@ -25,20 +24,20 @@ def csv_files(results: list[Result]) -> dict[str, str]:
     Returns:
         File name -> text.
     """
-    by_set = defaultdict(list)
+    by_dataset = defaultdict(list)
     for result in results:
-        by_set[result.dataset].append(result)
+        by_dataset[result.dataset].append(result)
     files = {"model_metadata.csv": _text(_metadata_rows(results))}
-    for dataset, of_set in list(by_set.items()):
+    for dataset, group in list(by_dataset.items()):
         clean = TEST_SETS[dataset].clean
         if dataset == "imagenet-c":
-            rows = _corruption_rows(of_set)
+            rows = _corruption_rows(group)
         elif dataset == "imagenet-p":
-            rows = _perturbation_rows(of_set)
+            rows = _perturbation_rows(group)
         elif clean is None:
-            rows = [_accuracies(result) | _aupr(result) for result in _ranked(of_set)]
+            rows = [_accuracies(result) | _aupr(result) for result in _ranked(group)]
         else:
-            rows = _shift_rows(_ranked(of_set), _ranked(by_set[clean]))
+            rows = _shift_rows(_ranked(group), _ranked(by_dataset[clean]))
         files[TEST_SETS[dataset].csv] = _text(rows)
     return files
 
@@ -63,7 +62,7 @@ def _accuracies(result: Result) -> Row:
 
 
 def _aupr(result: Result) -> Row:
-    """A column more for imagenet-o, which has no clean counterpart."""
+    """The additional column of imagenet-o."""
     return {"aupr": _percent(result.scores["aupr"])} if "aupr" in result.scores else {}
 
 
@@ -77,8 +76,8 @@ def _shift_rows(ranked: list[Result], ranked_clean: list[Result]) -> list[Row]:
             for key in ("top1", "top5"):
                 change = 100 * (result.scores[key] - ranked_clean[clean_rank].scores[key])
                 differences[f"{key}_diff"] = f"{change:+z.3f}"
-            risen = clean_rank - rank
-            differences["rank_diff"] = f"{risen:+d}" if risen else "0"
+            rise = clean_rank - rank
+            differences["rank_diff"] = f"{rise:+d}" if rise else "0"
         rows.append(_accuracies(result) | differences)
     return rows
 
@@ -114,7 +113,7 @@ def _metadata_rows(results: list[Result]) -> list[Row]:
     rows = {
         result.model: {
             "model": result.model,
-            # Every set but the digits has ImageNet's classes, and a model must have them too.
+            # All test sets but the digits need a model with ImageNet's classes.
             "pretrain": "" if result.dataset.startswith("digits") else "in1k",
             "recipe": RELEASED[result.model].recipe.name if result.model in RELEASED else "",
             "norm": result.norm,

@@ -22,7 +22,7 @@ class TestSet:
     Attributes:
         image_sets: keys of IMAGE_SETS; a model is run over each of them.
         num_images: images (frames, for videos) that count if all are there.
-        metric: key of evaluation.columns.METRICS.
+        metric: key of evaluation.scoring.METRICS.
         csv: name of the results file; timm's name if timm has the set.
         classes: subset of the classes; only the logits of these count. None for all.
         clean: the test set that this one is a shifted version of.

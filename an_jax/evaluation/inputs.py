@@ -1,0 +1,209 @@
+"""Opens and checks everything an evaluation needs before the first model runs."""
+
+import dataclasses
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from an_jax import parallel
+from an_jax.checkpoint import ModelCard, check_weights, is_checkpoint
+from an_jax.data.sets.alexnet_p import read_alexnet_p
+from an_jax.data.sets.image_sets import IMAGE_SETS, Source, open_image_set
+from an_jax.data.sets.real_labels import labels_of, read_real_labels
+from an_jax.data.sets.test_sets import TEST_SETS, TestSet
+from an_jax.data.sources import ImageList
+from an_jax.errors import InputError, NotThereError
+from an_jax.evaluation.prediction_files import directory_of
+from an_jax.evaluation.scoring import References
+from an_jax.files import check_destination
+from an_jax.zoo import Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of an evaluation.
+
+    Attributes:
+        datasets: names in TEST_SETS.
+        data_dir: directory of the test sets; None if they come with a package.
+        output_dir: directory of the results and predictions.
+        batch_size: global batch size.
+        dtype: compute dtype.
+        preprocessing: overrides of the checkpoints' preprocessing.
+        allow_partial: whether images may be missing.
+        save_predictions: whether to write predictions as CSV too.
+    """
+
+    datasets: list[str]
+    data_dir: str | None
+    output_dir: Path
+    batch_size: int
+    dtype: str
+    preprocessing: dict[str, Any]
+    allow_partial: bool
+    save_predictions: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A checkpoint to evaluate.
+
+    Attributes:
+        name: name in the results.
+        path: directory of the checkpoint.
+        card: the checkpoint's model card.
+        preprocessing: the card's preprocessing with the settings' overrides.
+    """
+
+    name: str
+    path: Path
+    card: ModelCard
+    preprocessing: Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Checked inputs of an evaluation.
+
+    Attributes:
+        models: the checkpoints.
+        test_sets: name -> test set; its `optional_sets` are only those found.
+        sources: image set -> source, for every image set of the test sets.
+        references: what the metrics need besides predictions.
+    """
+
+    models: list[Model]
+    test_sets: dict[str, TestSet]
+    sources: dict[str, Source]
+    references: References
+
+
+def find_checkpoints(paths: list[Path]) -> dict[str, Path]:
+    """Finds the checkpoints at the paths or directly inside them.
+
+    Returns:
+        Name -> directory.
+
+    Raises:
+        InputError: a path holds no checkpoint, or two checkpoints have the same name.
+    """
+    checkpoints: dict[str, Path] = {}
+    for path in paths:
+        children = sorted(path.iterdir()) if path.is_dir() else []
+        inside = [c for c in children if is_checkpoint(c) and not c.name.startswith(".")]
+        if is_checkpoint(path) or not inside:
+            inside = [path]
+            ModelCard.read(path)
+        for checkpoint in inside:
+            name = checkpoint.absolute().name
+            if name in checkpoints:
+                raise InputError(
+                    f"two checkpoints are named {name}: {checkpoints[name]} and {checkpoint}; "
+                    "rename one"
+                )
+            checkpoints[name] = checkpoint
+    return checkpoints
+
+
+def open_inputs(checkpoints: dict[str, Path], settings: Settings) -> Inputs:
+    """Opens the checkpoints and test sets and prepares the output directory.
+
+    Args:
+        checkpoints: name -> directory.
+        settings: settings of the evaluation.
+
+    Raises:
+        InputError: on every process, if a checkpoint or test set is missing or invalid, the output
+            directory cannot be written, or the processes see different data.
+    """
+    try:
+        inputs = _open(checkpoints, settings)
+    except InputError as error:
+        parallel.check_agreement("", error)
+        raise
+    fingerprints = [source.fingerprint for source in inputs.sources.values()]
+    parallel.check_agreement(str(fingerprints), None)
+    parallel.on_main_process(functools.partial(_make_output, checkpoints, settings.output_dir))
+    return inputs
+
+
+def _open(checkpoints: dict[str, Path], settings: Settings) -> Inputs:
+    """Opens what is quick to check first."""
+    models = []
+    for name, path in checkpoints.items():
+        card = ModelCard.read(path)
+        preprocessing = dataclasses.replace(card.preprocessing, **settings.preprocessing)
+        models.append(Model(name, path, card, preprocessing))
+    test_sets = {name: TEST_SETS[name] for name in settings.datasets}
+    _check_classes(models, test_sets)
+    references = _read_references(test_sets, settings.data_dir)
+    sources = _open_sources(test_sets, settings)
+    test_sets = {
+        name: dataclasses.replace(
+            test_set, optional_sets=tuple(s for s in test_set.optional_sets if s in sources)
+        )
+        for name, test_set in test_sets.items()
+    }
+    validation = sources.get("imagenet-1k")
+    if references.real_labels and isinstance(validation, ImageList):
+        labels_of(validation.filenames, references.real_labels)  # checks the file names
+    for model in models:
+        check_weights(model.path)
+    return Inputs(models, test_sets, sources, references)
+
+
+def _check_classes(models: list[Model], test_sets: dict[str, TestSet]) -> None:
+    for model in models:
+        for image_set in (name for t in test_sets.values() for name in t.image_sets):
+            expected = IMAGE_SETS[image_set].num_classes
+            if model.card.num_classes != expected:
+                raise InputError(
+                    f"{model.name} has {model.card.num_classes} classes, {image_set} has "
+                    f"{expected}: choose other --datasets or another --checkpoint"
+                )
+
+
+def _read_references(test_sets: dict[str, TestSet], data_dir: str | None) -> References:
+    metrics = {test_set.metric for test_set in test_sets.values()}
+    if data_dir is None:
+        if metrics & {"real", "perturbation"}:
+            raise InputError("the test sets need --data_dir")
+        return References(None, None)
+    return References(
+        real_labels=read_real_labels(data_dir) if "real" in metrics else None,
+        alexnet_p=read_alexnet_p(data_dir) if "perturbation" in metrics else None,
+    )
+
+
+def _open_sources(test_sets: dict[str, TestSet], settings: Settings) -> dict[str, Source]:
+    """Opens every image set of the test sets; optional ones may be missing."""
+    required = [name for t in test_sets.values() for name in t.image_sets]
+    optional = [name for t in test_sets.values() for name in t.optional_sets]
+    names = list(dict.fromkeys([*required, *optional]))
+
+    def open_one(name: str) -> Source | None:
+        try:
+            return open_image_set(name, settings.data_dir, settings.allow_partial)
+        except NotThereError:
+            if name in optional:
+                return None
+            raise
+
+    with ThreadPoolExecutor(8) as pool:  # listing a set on gs:// takes seconds
+        sources = list(pool.map(open_one, names))
+    return {n: source for n, source in zip(names, sources, strict=True) if source is not None}
+
+
+def _make_output(checkpoints: dict[str, Path], output_dir: Path) -> None:
+    """Raises InputError if the output cannot be written."""
+    for name in ("results.md", "results.json"):
+        check_destination(output_dir / name, overwrite=True)
+    for name in checkpoints:
+        directory = directory_of(output_dir, name)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / ".writable").touch()
+            (directory / ".writable").unlink()
+        except OSError as error:
+            raise InputError(f"cannot write to {directory}: {error}") from error

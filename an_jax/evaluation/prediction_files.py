@@ -1,0 +1,101 @@
+"""The predictions of a model on disk: one file an image set, so that a run can resume."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from an_jax import functional
+from an_jax.data.sets.class_index import SUBSETS
+from an_jax.data.sets.test_sets import TEST_SETS
+from an_jax.errors import InputError
+from an_jax.evaluation.predictions import ALL, Predictions
+from an_jax.zoo import Preprocessing
+
+VERSION = 1  # raise it when the same weights and images give other predictions
+
+
+def directory_of(output_dir: Path, model: str) -> Path:
+    """Returns the directory of a model's predictions."""
+    return output_dir / "predictions" / model
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionFiles:
+    """The predictions of one model.
+
+    A file is valid only for identical weights, settings and images. Its key identifies them.
+
+    Attributes:
+        directory: directory of the files.
+        keys: image set -> key.
+    """
+
+    directory: Path
+    keys: Mapping[str, str]
+
+    def find(self, image_set: str) -> Predictions | None:
+        """Returns the predictions, or None if there is no valid file."""
+        return Predictions.load(self._path(image_set), self.keys[image_set])
+
+    def load(self, image_set: str) -> Predictions:
+        """Returns the predictions.
+
+        Raises:
+            InputError: there is no valid file.
+        """
+        predictions = self.find(image_set)
+        if predictions is None:
+            path = self._path(image_set)
+            raise InputError(f"{path} was changed or removed during the evaluation; run it again")
+        return predictions
+
+    def save(self, image_set: str, predictions: Predictions) -> None:
+        """Writes the label spaces that test sets use. Raises InputError if that fails."""
+        used = predictions.restrict(_label_spaces(image_set))
+        used.save(self._path(image_set), self.keys[image_set])
+
+    def write_csv(self, image_set: str) -> None:
+        """Writes saved predictions as CSV beside their file. Raises InputError if that fails."""
+        space = image_set if image_set in SUBSETS else ALL
+        self.load(image_set).write_csv(self._path(image_set).with_suffix(".csv"), space)
+
+    def _path(self, image_set: str) -> Path:
+        return self.directory / f"{image_set}.npz"
+
+
+def make_keys(
+    weights: functional.Arrays,
+    architecture: str,
+    preprocessing: Preprocessing,
+    dtype: str,
+    fingerprints: Mapping[str, str],
+) -> dict[str, str]:
+    """Identifies a model's predictions for each image set.
+
+    Args:
+        weights: parameters and running statistics.
+        architecture: name in the zoo.
+        preprocessing: size, crop, interpolation and normalization.
+        dtype: compute dtype.
+        fingerprints: image set -> fingerprint of its source.
+
+    Returns:
+        Image set -> key.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(weights):
+        digest.update(path.encode() + np.asarray(weights[path]).tobytes())
+    model = [VERSION, digest.hexdigest(), architecture, dataclasses.asdict(preprocessing), dtype]
+    return {name: json.dumps([*model, images]) for name, images in fingerprints.items()}
+
+
+def _label_spaces(image_set: str) -> set[str]:
+    """Returns the label spaces in which test sets score an image set."""
+    spaces = {t.classes for t in TEST_SETS.values() if image_set in t.image_sets and t.classes}
+    if image_set == "imagenet-o":
+        spaces.add("imagenet-a")  # the published imagenet-o accuracies use its classes
+    return {ALL, *spaces}
