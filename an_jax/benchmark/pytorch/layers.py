@@ -1,4 +1,4 @@
-"""Layers and blocks of the PyTorch twins, named as in the released state dicts; NCHW."""
+"""Layers and blocks in PyTorch (NCHW), with the names of the released state dicts."""
 
 import functools
 from collections import OrderedDict
@@ -16,15 +16,15 @@ from an_jax.nn.attentive_norm import ATTENTION_EPSILON
 class AttentiveNorm2d(nn.BatchNorm2d):
     """Attentive Normalization on a BatchNorm backbone; see an_jax/nn/attentive_norm.py.
 
-    Maps of one pixel, whose variance is 0 there, give NaN here. Under autocast attention is in the
-    reduced precision too.
+    Unlike there, feature maps of one pixel give NaN, and under autocast the attention is computed
+    in the reduced precision too.
 
     Args:
         num_features: number of channels C.
         num_mixtures: number K of affine transformations.
     """
 
-    def __init__(self, num_features, num_mixtures):
+    def __init__(self, num_features: int, num_mixtures: int):
         super().__init__(num_features, affine=False)
         self.weight_ = nn.Parameter(1 + 0.1 * torch.randn(num_mixtures, num_features))
         self.bias_ = nn.Parameter(0.1 * torch.randn(num_mixtures, num_features))
@@ -53,7 +53,7 @@ class SqueezeExcite(nn.Module):
         reduction: W1 has C // reduction rows.
     """
 
-    def __init__(self, num_features, reduction):
+    def __init__(self, num_features: int, reduction: int):
         super().__init__()
         hidden = num_features // reduction
         self.fc = nn.Sequential(
@@ -68,48 +68,64 @@ class SqueezeExcite(nn.Module):
         return x * self.fc(x.mean(dim=(2, 3)))[:, :, None, None]
 
 
-def named_layers(**layers) -> nn.Sequential:
-    """Layers in order, by the names of the arguments."""
+def named_layers(**layers: nn.Module) -> nn.Sequential:
+    """Returns the layers in order, named as the arguments."""
     return nn.Sequential(OrderedDict(layers))
 
 
-def conv2d(in_features, out_features, kernel_size, stride=1, groups=1) -> nn.Conv2d:
-    """A convolution that keeps the size but for the stride: [N, C, H, W] -> [N, C', H', W']."""
+def conv2d(
+    in_features: int, out_features: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """A convolution whose padding keeps the size at stride 1."""
     padding = kernel_size // 2
     return nn.Conv2d(
         in_features, out_features, kernel_size, stride, padding, groups=groups, bias=False
     )
 
 
-def norm2d(features, num_mixtures=None) -> nn.Module:
-    """AN with `num_mixtures` components, or BN where that is None."""
+def norm2d(features: int, num_mixtures: int | None = None) -> nn.Module:
+    """AN with `num_mixtures` components; BN if that is None."""
     if num_mixtures is None:
         return nn.BatchNorm2d(features)
     return AttentiveNorm2d(features, num_mixtures)
 
 
-def named_norm(norm, number) -> dict[str, nn.Module]:
-    """The block's `number`-th norm by its name in the released state dicts."""
-    return {("AttnBN2d" if isinstance(norm, AttentiveNorm2d) else "bn") + str(number): norm}
+def norm_name(norm: nn.Module, number: int) -> str:
+    """Returns the name of a block's `number`-th norm in the released state dicts."""
+    return f"AttnBN2d{number}" if isinstance(norm, AttentiveNorm2d) else f"bn{number}"
 
 
-def conv_norm(in_features, out_features, kernel_size, stride=1, *, relu=False) -> nn.Sequential:
-    """Convolution, BN and maybe ReLU: the unit of AOGNets."""
-    activation = {"relu": nn.ReLU(inplace=True)} if relu else {}
+def conv_norm(in_features: int, out_features: int, kernel_size: int) -> nn.Sequential:
+    """Convolution and BN."""
+    conv = conv2d(in_features, out_features, kernel_size)
+    return named_layers(conv=conv, bn=nn.BatchNorm2d(out_features))
+
+
+def conv_norm_relu(
+    in_features: int, out_features: int, kernel_size: int, stride: int = 1
+) -> nn.Sequential:
+    """Convolution, BN and ReLU."""
     conv = conv2d(in_features, out_features, kernel_size, stride)
-    return named_layers(conv=conv, bn=nn.BatchNorm2d(out_features), **activation)
+    return named_layers(conv=conv, bn=nn.BatchNorm2d(out_features), relu=nn.ReLU(inplace=True))
 
 
 def conv_norm_relu6(
-    in_features, out_features, kernel_size, stride=1, groups=1, num_mixtures=None
+    in_features: int,
+    out_features: int,
+    kernel_size: int,
+    stride: int = 1,
+    groups: int = 1,
+    num_mixtures: int | None = None,
 ) -> nn.Sequential:
-    """Convolution, norm (see `norm2d`) and ReLU6: the unit of MobileNetV2."""
+    """Convolution, norm (see `norm2d`) and ReLU6."""
     conv = conv2d(in_features, out_features, kernel_size, stride, groups)
     return nn.Sequential(conv, norm2d(out_features, num_mixtures), nn.ReLU6(inplace=True))
 
 
 class Residual(nn.Module):
-    """Convolutions with norms, and ReLUs between them, to which a shortcut is added; then ReLU.
+    """A residual block: relu(branch(x) + downsample(shortcut)).
+
+    The branch is a chain of convolutions with norms, and ReLUs between them.
 
     Args:
         in_features: channels of the input.
@@ -117,7 +133,7 @@ class Residual(nn.Module):
         norm: (slot, features) -> norm layer; the slots are "norm1", "norm2", ...
         downsample: the shortcut's layers.
         reductions: slot -> reduction of the SE that follows it.
-        dropout: probability that a channel is dropped ahead of the addition in training.
+        dropout: probability that a channel of the branch is dropped in training.
     """
 
     def __init__(
@@ -131,11 +147,12 @@ class Residual(nn.Module):
     ):
         super().__init__()
         reductions = reductions or {}
-        layers = {}
+        layers: dict[str, nn.Module] = {}
         for i, (features, kernel_size, stride) in enumerate(convs, start=1):
             slot = f"norm{i}"
             layers[f"conv{i}"] = conv2d(in_features, features, kernel_size, stride)
-            layers |= named_norm(norm(slot, features), i)
+            normalize = norm(slot, features)
+            layers[norm_name(normalize, i)] = normalize
             if slot in reductions:
                 name = "se" if len(reductions) == 1 else f"se{i}"
                 layers[name] = SqueezeExcite(features, reductions[slot])
@@ -150,7 +167,7 @@ class Residual(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: torch.Tensor, shortcut: torch.Tensor | None = None) -> torch.Tensor:
-        """x and shortcut (x where not given) [N, C, H, W] -> [N, C', H', W']."""
+        """x and shortcut (default: x) [N, C, H, W] -> [N, C', H', W']."""
         y = x
         for name in self.branch:
             y = getattr(self, name)(y)
@@ -159,9 +176,16 @@ class Residual(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block; see an_jax/models/mobilenet_v2.py for the arguments."""
+    """The block of MobileNetV2; see an_jax/models/mobilenet_v2.py for the arguments."""
 
-    def __init__(self, in_features, out_features, stride, expansion, num_mixtures):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        stride: int,
+        expansion: int,
+        num_mixtures: int | None,
+    ):
         super().__init__()
         hidden = in_features * expansion
         expand = [conv_norm_relu6(in_features, hidden, 1)] if expansion > 1 else []
@@ -179,16 +203,23 @@ class InvertedResidual(nn.Module):
 
 
 class AOGBlock(nn.Module):
-    """AOGNet's building block; see an_jax/models/aognet.py.
+    """The building block of AOGNets; see an_jax/models/aognet.py.
 
     Args:
         in_features, out_features: numbers of channels, multiples of the number of primitives.
-        stage: the graph, and dropout.
-        num_mixtures: of AN; None for BN.
+        stage: the graph and dropout.
+        num_mixtures: components of AN; None for BN.
         prefix: of the operators' names.
     """
 
-    def __init__(self, in_features, out_features, stage: aognet.Stage, num_mixtures, prefix: str):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        stage: aognet.Stage,
+        num_mixtures: int | None,
+        prefix: str,
+    ):
         super().__init__()
         graph = and_or_graph(stage.dim, stage.wide_left)
         self.bottom_up, self.prefix = graph.bottom_up, prefix
@@ -198,16 +229,9 @@ class AOGBlock(nn.Module):
         }
         for node in graph.bottom_up:
             features = node.width * out_features // stage.dim
-            taken = node.width * self.primitive if node.kind is Kind.TERMINAL else features
+            inputs = node.width * self.primitive if node.kind is Kind.TERMINAL else features
             mixtures = num_mixtures if node.width == stage.dim else None
-            planes = int(aognet.BOTTLENECK_RATIO * features + 0.5)
-            operator = Residual(
-                taken,
-                [(planes, 1, 1), (planes, 3, 1), (features, 1, 1)],
-                lambda slot, width, k=mixtures: norm2d(width, k if slot == "norm2" else None),
-                nn.Identity() if taken == features else conv_norm(taken, features, 1),
-                dropout=stage.dropout,
-            )
+            operator = _node_operator(inputs, features, mixtures, stage.dropout)
             self.add_module(f"{prefix}_node_{node.id}_op", operator)
         self.extra_norm_ac = nn.Sequential(nn.BatchNorm2d(out_features), nn.ReLU(inplace=True))
 
@@ -223,8 +247,10 @@ class AOGBlock(nn.Module):
             outputs[node.id] = operator(y, shortcut)
         return self.extra_norm_ac(outputs[0])
 
-    def _gather(self, node: Node, outputs: dict[int, torch.Tensor]):
-        """Inputs of an And- or Or-node's bottleneck and of its shortcut: one tensor where equal."""
+    def _gather(
+        self, node: Node, outputs: Mapping[int, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the inputs of an And- or Or-node's branch and shortcut; the same if equal."""
         parts = [outputs[child.id] for child in node.children]
         scales = [node.num_paths / child.num_paths for child in node.children]
         y = shortcut = _combine(node.kind, parts)
@@ -238,6 +264,24 @@ class AOGBlock(nn.Module):
                 shortcut = joined if shortcut is y else shortcut + lateral
             y = joined
         return y, shortcut
+
+
+def _node_operator(
+    in_features: int, out_features: int, num_mixtures: int | None, dropout: float
+) -> Residual:
+    """Returns the bottleneck of a node, whose second norm may be AN."""
+    planes = int(aognet.BOTTLENECK_RATIO * out_features + 0.5)
+
+    def norm(slot: str, features: int) -> nn.Module:
+        return norm2d(features, num_mixtures if slot == "norm2" else None)
+
+    return Residual(
+        in_features,
+        [(planes, 1, 1), (planes, 3, 1), (out_features, 1, 1)],
+        norm,
+        nn.Identity() if in_features == out_features else conv_norm(in_features, out_features, 1),
+        dropout=dropout,
+    )
 
 
 def _combine(kind: Kind, parts: list[torch.Tensor]) -> torch.Tensor:
