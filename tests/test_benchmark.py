@@ -58,6 +58,7 @@ def check_result(result):
     assert result["memory_gib"] > 0
 
 
+@pytest.mark.usefixtures("one_torch_thread")
 def test_inference_beside_pytorch(command, tmp_path):
     table = tmp_path / "table.csv"
     figures = command(models=["resnet_20_an_bn1"], batch_size=2, against="torch", csv=str(table))

@@ -13,7 +13,7 @@ from absl.testing import flagsaver
 from tensorflow.python.data.ops.iterator_ops import OwnedIterator
 
 import benchmark
-from an_jax.benchmark import evaluation, machine, startup, timing
+from an_jax.benchmark import evaluation, machine, programs, startup, timing
 from an_jax.benchmark.input import by_pillow, pipelines
 from an_jax.benchmark.input.photographs import find_photographs
 from an_jax.benchmark.processes import run_in_process
@@ -59,10 +59,8 @@ def test_start_and_prefetching_do_not_count(monkeypatch):
     programs = {"slow to start": program("a", 5.0, 0.25), "not": program("b", 0.0, 0.5)}
     times = timing.measure_started(programs, repeats=3, seconds=3.0)
     assert times == {"slow to start": Times((0.25,) * 3), "not": Times((0.5,) * 3)}
-    a, b = (
-        [("a", WARM_UP_STEPS), ("a", WARM_UP_STEPS + 16)],
-        [("b", WARM_UP_STEPS), ("b", WARM_UP_STEPS + 8)],
-    )
+    few = WARM_UP_STEPS
+    a, b = [("a", few), ("a", few + 16)], [("b", few), ("b", few + 8)]
     assert calls[-12:] == [*a, *b] * 3
 
 
@@ -171,6 +169,8 @@ def test_evaluation_beside_its_parts(unset, monkeypatch, given):
         assert jax.config.jax_default_matmul_precision == "highest"  # as in evaluate.py
         return run_once(*arguments, **settings)
 
+    inference = programs.Program(lambda n: None, None, None)
+    monkeypatch.setattr(programs, "inference", lambda *_: inference)
     monkeypatch.setattr(evaluation, "measure_started", measure)
     with given(models=[NAME], batch_size=8, dtype="float32"):
         ((figures, line),) = benchmark.run_evaluate()
@@ -243,7 +243,7 @@ def test_a_failing_evaluation_is_reported(tmp_path, stub_evaluate):
 def test_random_checkpoint(tmp_path):
     startup.save_random(tmp_path / "model", NAME)
     card = ModelCard.read(tmp_path / "model")
-    assert (card.architecture, card.num_classes) == (NAME, 1000)
+    assert (card.model, card.num_classes) == (NAME, 1000)
 
 
 @pytest.mark.slow

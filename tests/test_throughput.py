@@ -19,6 +19,8 @@ from an_jax.benchmark.throughput import Settings, Step, Throughput, measure_mode
 from an_jax.benchmark.throughput_report import csv_text, describe
 from an_jax.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 SETTINGS = Settings("infer", 4, None, "float32", False, False, 1, 0.0, None)
 STEP = Step(step_time=207.36, step_time_range=(200.0, 210.0), compile_seconds=10.0, memory_gib=2.0)
 RESULT = Throughput(

@@ -20,13 +20,7 @@ TWINS = [name for name in reference.MODELS if not name.startswith("densenet")]
 DROPOUTS = (torch.nn.Dropout, torch.nn.Dropout2d)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """PyTorch's threads slow one another down on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def load_twin(name, dtype=torch.float64):
