@@ -30,8 +30,7 @@ def find_photographs(folder: str | None, scratch: Path) -> list[Path]:
         from sklearn.datasets import load_sample_images
     except ImportError:
         raise InputError(
-            "scikit-learn is not installed: pass --images=FOLDER with JPEGs, or run "
-            "pip install -e '.[demo]'"
+            "the photographs need scikit-learn: pip install -e '.[demo]', or pass --images=FOLDER"
         ) from None
     for number, photograph in enumerate(load_sample_images().images):
         image = Image.fromarray(photograph).resize(SIZE, Image.Resampling.LANCZOS)
