@@ -82,6 +82,11 @@ def test_versions_have_bounds(extra):
         assert requirement.name == "an_jax" or operators in ({"=="}, {">=", "<"}), line
 
 
+def test_the_tests_pin_the_cpu_build_of_pytorch():
+    (pin,) = re.findall(r"'(torch==[\d.]+)'", (ROOT / "Makefile").read_text())
+    assert pin in EXTRAS["test"]
+
+
 def test_messages_name_existing_extras():
     """The package is installed from a clone: PyPI has none of its name."""
     advice = set()
