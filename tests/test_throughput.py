@@ -204,6 +204,8 @@ def test_pytorchs_training_step(monkeypatch, dtype):
 
 
 def test_the_compilation_cache_is_not_used():
+    is_enabled = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", True)
     events = []
 
     def listen(event, **_):
@@ -221,3 +223,4 @@ def test_the_compilation_cache_is_not_used():
         assert request in events
     finally:
         jax.monitoring.unregister_event_listener(listen)
+        jax.config.update("jax_enable_compilation_cache", is_enabled)
