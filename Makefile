@@ -1,4 +1,5 @@
-# make demo: the whole chain on real data.  make test: the tests.  Both install into .venv first.
+# make demo: the whole chain on real data.  make test: the tests.  make lint: ruff and mypy.
+# Each installs into .venv first.
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -11,9 +12,10 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'
-	@echo "Installing into .venv: once, some minutes."
+	@echo "Installing into .venv: this happens once and takes some minutes."
 	@$(PYTHON) -m venv .venv
-	@# On Linux, PyPI's torch brings gigabytes of CUDA; PyTorch's own index has a CPU build.
+	@# The CPU build of PyTorch saves gigabytes of CUDA libraries on Linux; without its index PyPI's
+	@# build is installed below. The version is that of the test extra.
 	@$(PY) -m pip install -q --retries 0 --timeout 10 --index-url https://download.pytorch.org/whl/cpu 'torch==2.13.0' >/dev/null 2>&1 || true
 	@$(PY) -m pip install -q -e '.[demo,test]'
 	@touch $@

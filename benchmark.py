@@ -2,12 +2,12 @@
 
     python benchmark.py --models='resnet_50_*'                        inference throughput
     python benchmark.py --mode=train --models=MODEL --against=torch   training, beside PyTorch
-    python benchmark.py --mode=data                                   input pipelines beside Pillow
+    python benchmark.py --mode=data                                   input pipelines
     python benchmark.py --mode=evaluate --models=MODEL                pipeline and model together
     python benchmark.py --mode=startup --models=MODEL                 evaluate.py on a single batch
     python benchmark.py --plan=v5e:4x4 --config=configs/imagenet.py:MODEL
 
-docs/benchmarks.md has what came of it, docs/training.md the plans.
+docs/benchmarks.md has the results, docs/training.md explains the plans.
 """
 
 import dataclasses
@@ -15,8 +15,9 @@ import fnmatch
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -29,7 +30,7 @@ MODES = ("infer", "train", "data", "evaluate", "startup")
 _TIMED = {"mode", "json", "repeats", "seconds"}
 _MODEL = _TIMED | {"models", "batch_size", "dtype"}
 _THROUGHPUT = _MODEL | {"image_size", "against", "torch_compile", "csv", "profile"}
-USED = {  # what is asked for -> the flags that it looks at
+USED_FLAGS = {
     "--mode=infer": _THROUGHPUT,
     "--mode=train": _THROUGHPUT,
     "--mode=data": _TIMED | {"images"},
@@ -38,25 +39,29 @@ USED = {  # what is asked for -> the flags that it looks at
     "--plan": {"plan", "json", "config"},
 }
 
-flags.DEFINE_enum("mode", "infer", MODES, "what is measured")
-flags.DEFINE_list("models", ["resnet_50_bn"], "names or patterns such as 'resnet_50_*'")
-flags.DEFINE_integer("batch_size", None, "images a step; by default 16 on CPUs, else 256", 1)
-flags.DEFINE_integer("image_size", None, "side of the images; by default each model's own", 1)
+flags.DEFINE_enum("mode", "infer", MODES, "what to measure")
+flags.DEFINE_list("models", ["resnet_50_bn"], "names or patterns, such as 'resnet_50_*'")
+flags.DEFINE_integer("batch_size", None, "images a step (default: 16 on CPUs, else 256)", 1)
+flags.DEFINE_integer("image_size", None, "side of the images (default: each model's own)", 1)
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "compute dtype")
-flags.DEFINE_enum("against", None, ["torch"], "run the same in PyTorch, by turns")
-flags.DEFINE_bool("torch_compile", False, "run it by torch.compile too; the faster one counts")
-flags.DEFINE_string("images", None, "folder of JPEGs to measure input with")
-flags.DEFINE_integer("repeats", 7, "how often each is timed; the median counts", 1)
-flags.DEFINE_float("seconds", 1.0, "about how long each time lasts", 0.0)
-flags.DEFINE_string("json", None, "file to write every figure to")
-flags.DEFINE_string("csv", None, "file for throughput in timm's columns")
-flags.DEFINE_string("profile", None, "folder for a profile of some steps of ours")
+flags.DEFINE_enum("against", None, ["torch"], "measure PyTorch too, in turns")
+flags.DEFINE_bool(
+    "torch_compile", False, "measure torch.compile too; the ratio is to the faster one"
+)
+flags.DEFINE_string("images", None, "folder of JPEGs (default: scikit-learn's photographs)")
+flags.DEFINE_integer("repeats", 7, "number of turns; the median counts", 1)
+flags.DEFINE_float("seconds", 1.0, "approximate length of a turn", 0.0)
+flags.DEFINE_string("json", None, "file for all figures")
+flags.DEFINE_string("csv", None, "file for throughput with timm's columns")
+flags.DEFINE_string("profile", None, "folder for profiles of some steps")
 flags.DEFINE_string("plan", None, "TPU generation and shape, such as v5e:4x4")
 config_flags.DEFINE_config_file("config", None, "configuration to plan", lock_config=True)
 FLAGS = flags.FLAGS
 
+Result = tuple[dict[str, Any], str]  # figures for the JSON file, and a line to print
 
-def main(argv) -> int:
+
+def main(argv: Sequence[str]) -> int:
     """Returns the exit status."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
@@ -65,47 +70,49 @@ def main(argv) -> int:
 
 
 def run() -> None:
-    """Raises InputError where the user must mend something."""
+    """Measures what --mode says; raises InputError if flags or inputs are invalid."""
     check_flags(f"--mode={FLAGS.mode}")
     if FLAGS.torch_compile and not FLAGS.against:
         raise InputError("--torch_compile needs --against=torch")
-    if FLAGS.against:  # or JAX would take three quarters of a GPU before PyTorch gets any
+    if FLAGS.against:  # or JAX would reserve three quarters of a GPU's memory
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    measured = {
+    measure = {
         "infer": run_throughput,
         "train": run_throughput,
         "data": run_data,
         "evaluate": run_evaluate,
         "startup": run_startup,
-    }[FLAGS.mode]()
+    }[FLAGS.mode]
     results = []
     try:
-        results.extend(measured)  # keeps those before an error
-    finally:
+        for result, line in measure():
+            print(line, flush=True)
+            results.append(result)
+    finally:  # an error keeps the results before it
         if results:
             report(results)
 
 
-def report(results: list[dict]) -> None:
-    """Prints the machine, and writes the JSON."""
+def report(results: list[dict[str, Any]]) -> None:
+    """Prints the machine and writes the JSON file."""
     from an_jax.benchmark.machine import describe_machine
 
-    # Last, since it takes the device, which may be one that only one process can have.
+    # Last, because it takes the device, which may serve one process only.
     machine = describe_machine(FLAGS.against == "torch")
     print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
     if FLAGS.json:
-        found = {"machine": machine, "results": results}
-        write(FLAGS.json, json.dumps(found, indent=2) + "\n")
+        figures = {"machine": machine, "results": results}
+        write(FLAGS.json, json.dumps(figures, indent=2) + "\n")
 
 
-def check_flags(asked: str) -> None:
-    """Raises InputError where a flag was given that `asked`, a key of USED, does not look at."""
-    for name in sorted(set().union(*USED.values()) - USED[asked]):
+def check_flags(command: str) -> None:
+    """Raises InputError if a flag was given that `command`, a key of USED_FLAGS, ignores."""
+    for name in sorted(set().union(*USED_FLAGS.values()) - USED_FLAGS[command]):
         if not FLAGS[name].using_default_value:
-            raise InputError(f"--{name} has no effect with {asked}")
+            raise InputError(f"--{name} has no effect with {command}")
 
 
-def run_throughput() -> Iterator[dict]:
+def run_throughput() -> Iterator[Result]:
     """Modes infer and train."""
     from an_jax.benchmark.throughput import Settings, measure_model
     from an_jax.benchmark.throughput_report import csv_text, describe
@@ -122,65 +129,69 @@ def run_throughput() -> Iterator[dict]:
         profile=FLAGS.profile,
     )
     if settings.against_torch:
-        from an_jax.benchmark import torch_models, torch_programs
+        from an_jax.benchmark.pytorch import models, programs
 
-        torch_programs.check_device()
-        for name in names():
-            torch_models.check_twin(name)
+        programs.check_device()
+        for name in model_names():
+            models.check_twin(name)
     results = []
-    for name in names():
-        results.append(measure_model(name, settings, say))
-        print(describe(results[-1]), flush=True)
+    for name in model_names():
+        result = measure_model(name, settings, warn)
+        results.append(result)
         if FLAGS.csv:
             write(FLAGS.csv, csv_text(results))
-        yield dataclasses.asdict(results[-1])
+        yield dataclasses.asdict(result), describe(result)
 
 
-def run_data() -> list[dict]:
-    """The two input pipelines beside Pillow."""
-    from an_jax.benchmark.pipelines import measure_pipelines
+def run_data() -> Iterator[Result]:
+    """The input pipelines, against Pillow."""
+    from an_jax.benchmark.input.pipelines import describe, measure_pipelines
 
-    return measure_pipelines(FLAGS.images, FLAGS.repeats, FLAGS.seconds, print)
+    for row in measure_pipelines(FLAGS.images, FLAGS.repeats, FLAGS.seconds):
+        yield row, describe(row)
 
 
-def run_evaluate() -> Iterator[dict]:
-    """Pipeline alone, model alone, and both together."""
-    from an_jax.benchmark.evaluation import measure_evaluation
+def run_evaluate() -> Iterator[Result]:
+    """The input pipeline, the model, and both together."""
+    from an_jax.benchmark.evaluation import describe, measure_evaluation
 
-    for name in names():
-        yield measure_evaluation(
-            name, FLAGS.images, batch_size(), FLAGS.dtype, FLAGS.repeats, FLAGS.seconds, print
+    for name in model_names():
+        figures = measure_evaluation(
+            name, FLAGS.images, batch_size(), FLAGS.dtype, FLAGS.repeats, FLAGS.seconds
         )
+        yield figures, describe(figures)
 
 
-def run_startup() -> Iterator[dict]:
-    """How long evaluate.py takes for a single batch."""
-    from an_jax.benchmark.startup import measure_startup
+def run_startup() -> Iterator[Result]:
+    """The time of evaluate.py on a single batch."""
+    from an_jax.benchmark.startup import describe, measure_startup
 
-    for name in names():
-        yield measure_startup(name, FLAGS.images, FLAGS.repeats, print)
+    for name in model_names():
+        figures = measure_startup(name, FLAGS.images, FLAGS.repeats)
+        yield figures, describe(figures)
 
 
-def names() -> list[str]:
-    """The models that were asked for, in the order of the patterns."""
+def model_names() -> list[str]:
+    """Returns the models that --models selects, in the order of the patterns."""
     from an_jax import list_models, zoo
 
-    found = {}
+    names: dict[str, None] = {}  # in order, each once
     for pattern in FLAGS.models:
-        matching = fnmatch.filter(list_models(), pattern) or [pattern]
-        found.update((name, zoo.get_architecture(name)) for name in matching)
-    if not found:
-        raise InputError("--models names none")
-    return list(found)
+        for name in fnmatch.filter(list_models(), pattern) or [pattern]:
+            zoo.get_architecture(name)  # raises InputError if unknown
+            names[name] = None
+    if not names:
+        raise InputError("--models is empty: pass names or patterns, such as 'resnet_50_*'")
+    return list(names)
 
 
 def batch_size() -> int:
-    """As given, or what suits the device."""
+    """Returns --batch_size, or a default for the device."""
     return FLAGS.batch_size or (16 if jax.default_backend() == "cpu" else 256)
 
 
 def run_plan() -> None:
-    """Raises InputError where the user must mend something."""
+    """Plans training on TPUs; raises InputError if flags or the configuration are invalid."""
     check_flags("--plan")
     if FLAGS.config is None:
         raise InputError("--plan needs --config=configs/imagenet.py:MODEL")
@@ -195,15 +206,15 @@ def run_plan() -> None:
 
 
 def write(path: str, text: str) -> None:
-    """Writes a file, whole or not at all."""
+    """Writes a file atomically."""
     from an_jax.files import replacing
 
     with replacing(path) as temporary:
         Path(temporary).write_text(text)
 
 
-def say(line: str) -> None:
-    """What is not as asked for."""
+def warn(line: str) -> None:
+    """Prints to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 

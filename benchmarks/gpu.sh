@@ -1,9 +1,10 @@
 #!/bin/sh
-# The tables of docs/benchmarks.md on a GPU, the most important first, within ten minutes:
+# Measures the tables of docs/benchmarks.md on a GPU within ten minutes, the most important first:
 #     benchmarks/gpu.sh OUT
-# Writes OUT/MODE_MODEL.json, and profiles of training into OUT/profile. A part that fails, or for
-# which no time is left, is named, the others go on, and the status is 1.
-# MODELS, BATCH_SIZE, DTYPE, REPEATS, DURATION, SECONDS_EACH, SECONDS_ALL and PYTHON may be set.
+# Writes OUT/MODE_MODEL.json, and profiles of training into OUT/profile. If a measurement fails or
+# runs out of time, the script says so, goes on with the next, and exits with status 1.
+# Environment variables: MODELS, BATCH_SIZE, DTYPE, REPEATS, DURATION (seconds of a turn),
+# SECONDS_EACH and SECONDS_ALL (limits), PYTHON.
 set -eu
 out=${1:?"usage: benchmarks/gpu.sh OUT"}
 mkdir -p "$out"
@@ -17,7 +18,7 @@ measure() { # mode, model, further flags
   left=$((deadline - $(date +%s)))
   limit=${SECONDS_EACH:-200}
   [ "$left" -gt "$limit" ] || limit=$left
-  [ "$limit" -gt 0 ] || limit=1 # to timeout, 0 would mean forever
+  [ "$limit" -gt 0 ] || limit=1 # timeout takes 0 for no limit
   timeout -k 5 "$limit" "${PYTHON:-python}" benchmark.py --mode="$mode" --models="$name" \
     --against=torch --dtype="${DTYPE:-bfloat16}" --batch_size="${BATCH_SIZE:-256}" \
     --repeats="${REPEATS:-7}" --seconds="${DURATION:-0.5}" --json="$out/${mode}_$name.json" "$@" ||
@@ -25,7 +26,7 @@ measure() { # mode, model, further flags
 }
 for model in ${MODELS:-resnet_50_an_bn2 resnet_50_bn aognet_12m_an mobilenetv2_an}; do
   case $model in
-    # To compile an AOGNet, torch.compile takes longer than all the rest.
+    # torch.compile takes longer for an AOGNet than all other measurements together.
     aognet_*) compile=--notorch_compile ;;
     *) compile=--torch_compile ;;
   esac

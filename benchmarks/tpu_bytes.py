@@ -1,11 +1,11 @@
-"""Bytes that models move, by the TPU compiler's own count; needs no TPU.
+"""Counts the bytes that models move on a TPU, with the TPU compiler; needs no TPU.
 
-    pip install libtpu==0.0.42      # Linux on x86-64; into an environment of its own
+    pip install libtpu==0.0.42      # Linux on x86-64; in a separate environment
     python -m benchmarks.tpu_bytes resnet_50_bn resnet_50_an_bn2 --json bytes.json
 
-compiles the whole training step and the evaluation of each model for one chip of a TPU v5e, in
-bfloat16, and prints gigabytes moved per image. A model takes five to forty minutes and, if it is an
-AOGNet, 18 GB of memory. Without libtpu it says so and ends with an error.
+Compiles the training step and the evaluation of each model for one chip of a TPU v5e in bfloat16,
+and prints the gigabytes moved per image. A model takes five to forty minutes; an AOGNet needs 18 GB
+of memory.
 """
 
 import argparse
@@ -13,21 +13,22 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from an_jax.benchmark import tpu_compiler
 from an_jax.benchmark.chips import GIB
 from an_jax.errors import InputError
 from an_jax.training.config import default_config
 
-TOPOLOGY = "v5e:2x2"  # the smallest there is; of it, one chip is compiled for
+TOPOLOGY = "v5e:2x2"  # the smallest; programs are compiled for one of its chips
 PROGRAMS = {"train": tpu_compiler.lower_step, "eval": tpu_compiler.lower_evaluation}
 
 
-def measure(model: str, program: str, batch: int) -> dict:
-    """What one program of a model moves on one chip.
+def measure(model: str, program: str, batch: int) -> dict[str, Any]:
+    """Compiles one program of a model, and counts what it moves on one chip.
 
     Args:
-        model: a name of the zoo.
+        model: name of the zoo.
         program: "train" or "eval".
         batch: images on the chip.
 
@@ -40,23 +41,27 @@ def measure(model: str, program: str, batch: int) -> dict:
     lowered = PROGRAMS[program](config, tpu_compiler.tpu_devices(TOPOLOGY)[:1])
     began = time.perf_counter()
     compiled = lowered.compile()
+    seconds = time.perf_counter() - began
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    assert cost, "the TPU compiler reports both"
+    assert memory
     return {
         "model": model,
         "program": program,
         "batch": batch,
-        "gb_per_image": compiled.cost_analysis()["bytes accessed"] / batch / 1e9,
-        "temporary_gib": compiled.memory_analysis().temp_size_in_bytes / GIB,
-        "compile_seconds": time.perf_counter() - began,
+        "gb_per_image": cost["bytes accessed"] / batch / 1e9,
+        "temporary_gib": memory.temp_size_in_bytes / GIB,
+        "compile_seconds": seconds,
     }
 
 
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(description="GB a model moves per image on a TPU v5e")
-    parser.add_argument("models", nargs="+", help="names of the zoo")
+    parser.add_argument("models", nargs="+", help="names of models")
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--batch", type=int, default=256, help="images on the chip")
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()
     tpu_compiler.look_for_no_tpu()
     rows = []

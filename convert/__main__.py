@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from convert.bridge import from_torch, to_torch
     except ImportError as error:
-        print(f"error: {error}; conversion needs: pip install 'an_jax[convert]'", file=sys.stderr)
+        advice = "conversion needs PyTorch: pip install -e '.[convert]'"
+        print(f"error: {error}: {advice}", file=sys.stderr)
         return 1
 
     def convert() -> None:

@@ -43,6 +43,17 @@ def unset():
         jax.config.update(name, value)
 
 
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    """Sets PyTorch to one thread: several slow one another down on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory):
     """A data directory with a few images of every ImageNet test set."""

@@ -1,4 +1,4 @@
-"""benchmark.py at small sizes: what it writes; never how fast anything is."""
+"""benchmark.py at small sizes: flags, tables and files. Never how fast anything is."""
 
 import csv
 import json
@@ -12,11 +12,13 @@ from absl import flags
 from absl.testing import flagsaver
 
 import benchmark
-from an_jax.benchmark import throughput, torch_programs
+from an_jax.benchmark import throughput
+from an_jax.benchmark.pytorch import programs as torch_programs
 from an_jax.benchmark.timing import measure
 from an_jax.errors import InputError
 from configs import imagenet
 from tests.processes import ROOT
+from tests.test_throughput import RESULT
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def command(tmp_path):
     return run
 
 
-def test_what_is_compared_runs_by_turns():
+def test_programs_take_turns():
     calls = []
     runs = {name: lambda n, name=name: calls.append((name, n)) for name in ("a", "b")}
     times = measure(runs, repeats=3, seconds=0.0)
@@ -46,48 +48,68 @@ def test_what_is_compared_runs_by_turns():
     assert times["a"].least <= times["a"].median <= times["a"].largest
 
 
-@pytest.mark.parametrize("mode", ["infer", "train"])
-def test_throughput_beside_pytorch(command, tmp_path, mode):
-    table = tmp_path / "table.csv"
-    found = command(
-        mode=mode, models=["resnet_20_an_bn1"], batch_size=2, against="torch", csv=str(table)
-    )
-    assert found["machine"]["jax"] == jax.__version__
-    assert {"device", "processor", "cores", "torch", "torch_threads"} <= found["machine"].keys()
-    assert found["machine"]["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
-    (result,) = found["results"]
+def check_result(result):
     assert (result["batch_size"], result["img_size"], result["dtype"]) == (2, 16, "float32")
     assert result["samples_per_sec"] == pytest.approx(2e3 / result["step_time"])
-    eager = result["torch"]["eager"]
-    assert result["ratio"] == pytest.approx(eager["step_time"] / result["step_time"])
-    least, largest = result["ratio_range"]
-    assert least <= result["ratio"] <= largest
-    for step in (result, eager):
+    for step in (result, *result["torch"].values()):
         least, largest = step["step_time_range"]
         assert least <= step["step_time"] <= largest
     assert result["compile_seconds"] > 0
-    assert eager["compile_seconds"] is None
     assert result["memory_gib"] > 0
+
+
+@pytest.mark.usefixtures("one_torch_thread")
+def test_inference_beside_pytorch(command, tmp_path):
+    table = tmp_path / "table.csv"
+    figures = command(models=["resnet_20_an_bn1"], batch_size=2, against="torch", csv=str(table))
+    assert figures["machine"]["jax"] == jax.__version__
+    assert {"device", "processor", "cores", "torch", "torch_threads"} <= figures["machine"].keys()
+    assert figures["machine"]["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    (result,) = figures["results"]
+    check_result(result)
+    eager = result["torch"]["eager"]
+    assert eager["compile_seconds"] is None
+    assert result["ratio"] == pytest.approx(eager["step_time"] / result["step_time"])
+    least, largest = result["ratio_range"]
+    assert least <= result["ratio"] <= largest
     (row,) = csv.DictReader(table.read_text().splitlines())
     assert row["model"] == "resnet_20_an_bn1"
-    assert row[f"{mode}_samples_per_sec"] == f"{result['samples_per_sec']:.2f}"
+    assert row["infer_samples_per_sec"] == f"{result['samples_per_sec']:.2f}"
+
+
+def test_training_needs_neither_tensorflow_nor_torch(tmp_path):
+    """Runs in a process that cannot import them."""
+    program = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['torch'] = None;"
+        "import benchmark; from absl import app; app.run(benchmark.main)"
+    )
+    file = tmp_path / "figures.json"
+    arguments = ["--mode=train", "--models=resnet_20_bn", "--batch_size=2", f"--json={file}"]
+    command = [sys.executable, "-c", program, *arguments, "--repeats=1", "--seconds=0"]
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiles faster
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "resnet_20_bn             train float32 16 px, batch 2:" in done.stdout
+    (result,) = json.loads(file.read_text())["results"]
+    check_result(result)
+    assert (result["mode"], result["torch"], result["ratio"]) == ("train", {}, None)
 
 
 def test_patterns_and_unknown_names(command):
     with flagsaver.flagsaver(models=["mobilenetv2_*", "resnet_20_bn"]):
-        assert benchmark.names() == ["mobilenetv2_an", "mobilenetv2_bn", "resnet_20_bn"]
+        assert benchmark.model_names() == ["mobilenetv2_an", "mobilenetv2_bn", "resnet_20_bn"]
     with pytest.raises(InputError, match="unknown model 'resnet_50_xx'"):
         command(models=["resnet_50_xx"])
 
 
 def test_no_models(command):
-    with pytest.raises(InputError, match="--models names none"):
+    with pytest.raises(InputError, match="--models is empty"):
         command(models=[])
 
 
-def test_missing_twins_are_told_before_anything_is_measured(monkeypatch, command):
+def test_models_without_a_counterpart_are_refused_before_any_measurement(monkeypatch, command):
     monkeypatch.setattr(throughput, "measure_model", None)
-    with pytest.raises(InputError, match="no PyTorch twin of densenet_121_bn"):
+    with pytest.raises(InputError, match="densenet_121_bn has no PyTorch counterpart"):
         command(models=["resnet_20_bn", "densenet_121_bn"], against="torch")
 
 
@@ -97,19 +119,18 @@ def test_pytorch_on_another_device(monkeypatch):
         torch_programs.check_device()
 
 
-def test_what_was_measured_before_an_error_is_kept(monkeypatch, command, tmp_path):
-    measure, table = throughput.measure_model, tmp_path / "table.csv"
-
-    def limited(name, *rest):
+def test_results_before_an_error_are_kept(monkeypatch, command, tmp_path):
+    def measure_first(name, *_):
         if name == "resnet_20_an_bn1":
             raise InputError("out of memory")
-        return measure(name, *rest)
+        return RESULT
 
-    monkeypatch.setattr(throughput, "measure_model", limited)
+    table = tmp_path / "table.csv"
+    monkeypatch.setattr(throughput, "measure_model", measure_first)
     with pytest.raises(InputError, match="out of memory"):
-        command(models=["resnet_20_bn", "resnet_20_an_bn1"], batch_size=2, csv=str(table))
+        command(models=["resnet_20_bn", "resnet_20_an_bn1"], csv=str(table))
     (result,) = json.loads((tmp_path / "figures.json").read_text())["results"]
-    assert result["model"] == "resnet_20_bn"
+    assert result["model"] == RESULT.model
     assert len(table.read_text().splitlines()) == 2
 
 
@@ -143,27 +164,42 @@ def test_torch_compile_needs_torch(command):
 
 
 def run_gpu_script(tmp_path, python, **settings):
-    """benchmarks/gpu.sh, with a Python that is the shell script `python`."""
+    """Runs benchmarks/gpu.sh with the shell script `python` as its Python."""
     interpreter = tmp_path / "python"
     interpreter.write_text(f"#!/bin/sh\n{python}\n")
     interpreter.chmod(0o755)
     settings |= {"PYTHON": str(interpreter), "REPEATS": "1", "DURATION": "0", "BATCH_SIZE": "2"}
-    settings["OMP_NUM_THREADS"] = "1"  # PyTorch's threads spin, which takes long on busy cores
-    command = [ROOT / "benchmarks/gpu.sh", "out"]
+    settings["OMP_NUM_THREADS"] = "1"  # PyTorch's threads slow one another down on busy cores
     return subprocess.run(
-        command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True
+        [ROOT / "benchmarks/gpu.sh", "out"],
+        cwd=tmp_path,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
     )
 
 
+def test_gpu_script_passes_valid_flags(monkeypatch, tmp_path):
+    done = run_gpu_script(tmp_path, 'echo "$@"', MODELS="resnet_20_bn")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(throughput, "measure_model", lambda *_: RESULT)
+    commands = [line.split() for line in done.stdout.splitlines()]
+    for mode, (script, *arguments) in zip(("train", "infer"), commands, strict=True):
+        assert script == "benchmark.py"
+        with flagsaver.flagsaver():
+            benchmark.FLAGS([script, *arguments])
+            assert (benchmark.FLAGS.mode, benchmark.FLAGS.dtype) == (mode, "bfloat16")
+            assert benchmark.FLAGS.torch_compile
+            benchmark.run()
+        assert (tmp_path / f"out/{mode}_resnet_20_bn.json").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "twins"),
-    [
-        ("--notorch_compile", {"eager"}),
-        # On a CPU, it takes minutes.
-        pytest.param("--torch_compile", {"eager", "compile"}, marks=pytest.mark.slow),
-    ],
+    [("--notorch_compile", {"eager"}), ("--torch_compile", {"eager", "compile"})],
 )
-def test_the_gpus_script_at_a_small_size(tmp_path, flag, twins):
+def test_gpu_script_at_a_small_size(tmp_path, flag, twins):
     python = f'exec "{sys.executable}" "$@" {flag}'
     limits = {"SECONDS_EACH": "600", "SECONDS_ALL": "1200"}
     done = run_gpu_script(tmp_path, python, MODELS="resnet_20_bn", **limits)
@@ -176,7 +212,7 @@ def test_the_gpus_script_at_a_small_size(tmp_path, flag, twins):
     assert list((tmp_path / "out/profile/resnet_20_bn").rglob("*.trace.json.gz"))
 
 
-def test_the_gpus_script_goes_on_after_a_failure(tmp_path):
+def test_gpu_script_goes_on_after_a_failure(tmp_path):
     python = """case $* in *train*resnet_50_an*) exit 3 ;; *resnet_50_bn*) exec sleep 60 ;; esac
         echo "$*" """
     done = run_gpu_script(tmp_path, python, SECONDS_EACH="1")
@@ -194,16 +230,3 @@ def test_the_gpus_script_goes_on_after_a_failure(tmp_path):
         (["--mode=train", "--models=mobilenetv2_an"], True),
         (["--mode=infer", "--models=mobilenetv2_an"], True),
     ]
-
-
-def test_synthetic_input_needs_neither_tensorflow_nor_torch():
-    """In a process that cannot import them."""
-    program = (
-        "import sys; sys.modules['tensorflow'] = sys.modules['torch'] = None;"
-        "import benchmark; from absl import app; app.run(benchmark.main)"
-    )
-    arguments = ["--models=resnet_20_bn", "--batch_size=2", "--repeats=1", "--seconds=0"]
-    command = [sys.executable, "-c", program, *arguments, "--mode=train"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "resnet_20_bn             train float32 16 px, batch 2:" in done.stdout

@@ -1,10 +1,11 @@
-"""Plans for TPUs: what is read from compiled programs, and what is said of them.
+"""Plans for TPUs: figures from compiled programs, and their description.
 
-The TPU compiler itself is no part of the tests: it takes minutes, and libtpu is 200 MB.
+The TPU compiler itself is not tested: it takes minutes, and libtpu has 200 MB.
 """
 
 import importlib.util
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 import benchmark
 from an_jax import parallel
+from an_jax.benchmark import plan
 from an_jax.benchmark.chips import GIB
 from an_jax.benchmark.plan import Plan, count_collectives, describe, make_plan
 from an_jax.errors import InputError
@@ -24,7 +26,7 @@ PLAN = Plan("v5e:4x4", 16, 128, True, 4 * GIB, GIB, 3 * GIB, 1.97e12, 8.19e10, {
 
 
 def test_collectives_of_a_compiled_program():
-    """What eight devices exchange here: 1000 and 24 float32 numbers, and as many bfloat16."""
+    """Eight devices exchange sums of 1000 and 24 float32 numbers, and gather 80."""
     mesh = parallel.make_mesh()
 
     def exchange(x):
@@ -34,9 +36,9 @@ def test_collectives_of_a_compiled_program():
 
     shared = jax.jit(jax.shard_map(exchange, mesh=mesh, in_specs=P(parallel.AXES), out_specs=P()))
     text = shared.lower(jnp.ones((16, 5))).compile().as_text()
-    found = count_collectives(text)
-    assert found["all-gather"] == {"count": 1, "bytes": 16 * 5 * 4}
-    assert found["all-reduce"]["bytes"] >= 4 * (1000 + 24 + 1)
+    collectives = count_collectives(text)
+    assert collectives["all-gather"] == {"count": 1, "bytes": 16 * 5 * 4}
+    assert collectives["all-reduce"]["bytes"] >= 4 * (1000 + 24 + 1)
 
 
 def test_collectives_as_tpu_programs_write_them():
@@ -54,39 +56,82 @@ def test_collectives_as_tpu_programs_write_them():
     }
 
 
-def test_roofline_is_the_longer_of_computing_and_moving():
+def test_roofline_is_the_longer_of_computing_and_moving_data():
     """On a v5e, 1.97 TFLOP take 10 ms; 81.9 GB take 100 ms."""
     assert PLAN.roofline_seconds == pytest.approx(0.1)
     assert "at least 100.0 ms a step, at most 1280 img/s a chip" in describe(PLAN)
     assert "fits: 4.00 of 16 GiB of memory a chip (25 %)" in describe(PLAN)
 
 
-def test_what_does_not_fit():
-    plan = Plan("v5e:2x2", 4, 512, False, 20 * GIB, None, None, None, None, {}, 60.0)
-    assert "DOES NOT FIT: 20.00 of 16 GiB" in describe(plan)
-    assert "choose a smaller batch_size or more chips" in describe(plan)
+def test_description_of_a_step_that_does_not_fit():
+    large = Plan("v5e:2x2", 4, 512, False, 20 * GIB, None, None, None, None, {}, 60.0)
+    assert "DOES NOT FIT: 20.00 of 16 GiB" in describe(large)
+    assert "choose a smaller batch_size or more chips" in describe(large)
 
 
-def test_without_the_compiler(monkeypatch):
+@pytest.fixture
+def plan_for(monkeypatch):
+    """Plans with a program for the CPU in place of the training step on TPUs."""
+
+    def make(lowered):
+        monkeypatch.setattr(plan, "tpu_devices", lambda topology: jax.devices()[:2])
+        monkeypatch.setattr(plan, "lower_step", lambda config, devices: lowered)
+        return make_plan(imagenet.get_config(), "v5e:2x2")
+
+    return make
+
+
+def test_a_plan_holds_the_compilers_figures(plan_for):
+    size = 256
+    made = plan_for(jax.jit(lambda x: x @ x, donate_argnums=0).lower(jnp.ones((size, size))))
+    assert (made.topology, made.num_chips, made.fits) == ("v5e:2x2", 2, True)
+    assert made.batch_per_chip == imagenet.get_config().batch_size // 2
+    assert made.argument_bytes == 4 * size**2  # the result takes the argument's place
+    assert made.hbm_bytes_per_chip == made.argument_bytes + made.temporary_bytes
+    assert made.flops_per_step_per_chip == pytest.approx(2 * size**3, rel=0.01)
+    assert made.bytes_per_step_per_chip >= 2 * 4 * size**2
+    assert made.collectives == {}
+
+
+def fail_to_compile(message):
+    def compile_program():
+        raise jax.errors.JaxRuntimeError(message)
+
+    return types.SimpleNamespace(compile=compile_program)
+
+
+@pytest.mark.parametrize(("used", "needed"), [("20.50G", 20.5 * GIB), ("512.00M", 2**29)])
+def test_a_plan_that_does_not_fit_has_the_compilers_estimate(plan_for, used, needed):
+    error = f"RESOURCE_EXHAUSTED: XLA:TPU compile ... Used {used} of 15.75G hbm. Exceeded ..."
+    made = plan_for(fail_to_compile(error))
+    assert (made.fits, made.hbm_bytes_per_chip, made.argument_bytes) == (False, needed, None)
+
+
+def test_other_errors_of_the_compiler_are_raised(plan_for):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        plan_for(fail_to_compile("INTERNAL: a bug"))
+
+
+def test_a_missing_compiler_is_reported(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"not installed: pip install libtpu==0\.0\.42"):
         make_plan(imagenet.get_config(), "v5e:4x4")
 
 
 @pytest.mark.parametrize("topology", ["v1:2x2", "4x4", ""])
-def test_no_such_generation(topology):
+def test_unknown_generations_are_refused(topology):
     with pytest.raises(InputError, match=f"unknown topology {topology!r}: .* such as v5e:4x4"):
         make_plan(imagenet.get_config(), topology)
 
 
 def test_the_command_writes_json(monkeypatch, tmp_path, capsys):
-    asked = []
+    calls = []
 
-    def plan(config, topology):
-        asked.append((config.model, topology))
+    def make(config, topology):
+        calls.append((config.model, topology))
         return PLAN
 
-    monkeypatch.setattr("an_jax.benchmark.plan.make_plan", plan)
+    monkeypatch.setattr(plan, "make_plan", make)
     for name in ("TPU_SKIP_MDS_QUERY", "TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.setenv(name, "")
     if not benchmark.FLAGS.is_parsed():
@@ -94,7 +139,7 @@ def test_the_command_writes_json(monkeypatch, tmp_path, capsys):
     file = str(tmp_path / "plan.json")
     with flagsaver.flagsaver(config=imagenet.get_config(), plan="v5e:4x4", json=file):
         assert benchmark.main(["benchmark.py"]) == 0
-    assert asked == [("resnet_50_an_bn2", "v5e:4x4")]
+    assert calls == [("resnet_50_an_bn2", "v5e:4x4")]
     assert "nothing has been run on a TPU" in capsys.readouterr().out
     written = json.loads((tmp_path / "plan.json").read_text())
     assert written["hbm_bytes_per_chip"] == 4 * GIB

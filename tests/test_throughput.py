@@ -1,4 +1,4 @@
-"""How models are measured: memory that does not suffice, fair settings, what is said of it."""
+"""Throughput: lack of memory, fair settings, figures and their formats. Never how fast."""
 
 import dataclasses
 import weakref
@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from an_jax.benchmark import programs, torch_programs
+from an_jax.benchmark import programs
 from an_jax.benchmark.chips import PEAK_FLOPS
 from an_jax.benchmark.out_of_memory import who_ran_out
+from an_jax.benchmark.programs import Program
+from an_jax.benchmark.pytorch import programs as torch_programs
+from an_jax.benchmark.pytorch.models import create_torch_model
 from an_jax.benchmark.throughput import Settings, Step, Throughput, measure_model
 from an_jax.benchmark.throughput_report import csv_text, describe
 from an_jax.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 SETTINGS = Settings("infer", 4, None, "float32", False, False, 1, 0.0, None)
 STEP = Step(step_time=207.36, step_time_range=(200.0, 210.0), compile_seconds=10.0, memory_gib=2.0)
@@ -26,7 +31,18 @@ RESULT = Throughput(
 )
 
 
-def test_columns_and_formats_are_timms():
+def do_nothing(n):
+    """A program's run of n steps."""
+
+
+@pytest.fixture
+def no_op(monkeypatch):
+    """Replaces inference by a program that does nothing."""
+    program = Program(do_nothing, compile_seconds=1.0, memory_bytes=2**30)
+    monkeypatch.setattr(programs, "inference", lambda *_: program)
+
+
+def test_csv_has_timms_columns_and_formats():
     assert csv_text([RESULT]) == (
         "model,infer_img_size,infer_samples_per_sec,infer_step_time,infer_batch_size,param_count,"
         "infer_gmacs,infer_macts\nresnet_50_bn,224,1234.57,207.360,256,25.56,4.11,11.11\n"
@@ -41,7 +57,7 @@ def test_columns_and_formats_are_timms():
     assert second.startswith("resnet_101_bn,")
 
 
-def test_in_words():
+def test_description():
     full = dataclasses.replace(
         RESULT,
         utilisation=0.312,
@@ -60,40 +76,51 @@ def test_in_words():
 
 
 def test_out_of_memory_halves_the_batch(monkeypatch):
-    tried, said, held = [], [], []
-    inference = programs.inference
+    class Arrays:
+        """Stands for arrays that only the garbage collector frees."""
+
+        def __init__(self):
+            self.cycle = self
+
+    sizes, lines, references = [], [], []
 
     def limited(name, batch_size, *rest):
-        assert all(array() is None for array in held)  # nothing of the larger batch is left
-        tried.append(batch_size)
+        assert all(reference() is None for reference in references)  # all is freed
+        sizes.append(batch_size)
         if batch_size > 1:
-            array = np.zeros(batch_size)
-            held.append(weakref.ref(array))
+            references.append(weakref.ref(Arrays()))
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return inference(name, batch_size, *rest)
+        return Program(do_nothing, None, None)
 
     monkeypatch.setattr(programs, "inference", limited)
-    assert measure_model("resnet_20_bn", SETTINGS, said.append).batch_size == 1
-    assert tried == [4, 2, 1]
-    assert said[-1] == "resnet_20_bn: JAX is out of memory; trying batches of 1"
+    assert measure_model("resnet_20_bn", SETTINGS, lines.append).batch_size == 1
+    assert sizes == [4, 2, 1]
+    assert lines[-1] == "resnet_20_bn: JAX is out of memory; trying batches of 1"
 
 
-def test_not_even_one_image_fits(monkeypatch):
-    def full(*_):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+@pytest.mark.parametrize(
+    ("message", "error", "match"),
+    [
+        ("RESOURCE_EXHAUSTED: Out of memory", InputError, "JAX is out of memory even with one"),
+        ("INTERNAL: other", jax.errors.JaxRuntimeError, "INTERNAL: other"),
+    ],
+)
+def test_errors_that_a_smaller_batch_does_not_mend(monkeypatch, message, error, match):
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError(message)
 
-    monkeypatch.setattr(programs, "inference", full)
-    with pytest.raises(InputError, match="JAX is out of memory even with one image"):
-        measure_model("resnet_20_bn", SETTINGS, lambda line: None)
+    monkeypatch.setattr(programs, "inference", fail)
+    with pytest.raises(error, match=match):
+        measure_model("resnet_20_bn", SETTINGS, print)
 
 
 def test_who_ran_out_of_memory():
-    with pytest.raises(RuntimeError) as torchs:
+    with pytest.raises(RuntimeError) as torch_error:
         torch.empty(10**15)
-    with pytest.raises(jax.errors.JaxRuntimeError) as jaxs:
+    with pytest.raises(jax.errors.JaxRuntimeError) as jax_error:
         jnp.ones((10**7, 10**7)).block_until_ready()
-    assert who_ran_out(torchs.value) == "PyTorch"
-    assert who_ran_out(jaxs.value) == "JAX"
+    assert who_ran_out(torch_error.value) == "PyTorch"
+    assert who_ran_out(jax_error.value) == "JAX"
     assert who_ran_out(MemoryError()) == "Python"
     assert who_ran_out(torch.OutOfMemoryError("CUDA out of memory. Tried ...")) == "PyTorch"
     cublas = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
@@ -102,35 +129,55 @@ def test_who_ran_out_of_memory():
     assert who_ran_out(InputError("out of memory")) is None
 
 
-def test_other_errors_are_not_taken_for_it(monkeypatch):
-    def broken(*_):
-        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_a_mode_has_its_programs(monkeypatch, mode):
+    built = []
 
-    monkeypatch.setattr(programs, "inference", broken)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        measure_model("resnet_20_bn", SETTINGS, lambda line: None)
+    def make(side):
+        def build(*arguments, **compiled):
+            built.append((side, arguments, compiled))
+            return Program(do_nothing, None, None)
+
+        return build
+
+    monkeypatch.setattr(programs, mode, make("jax"))
+    monkeypatch.setattr(torch_programs, mode, make("torch"))
+    mode = {"inference": "infer", "training": "train"}[mode]
+    settings = dataclasses.replace(SETTINGS, mode=mode, against_torch=True, torch_compile=True)
+    result = measure_model("resnet_20_bn", settings, print)
+    arguments = ("resnet_20_bn", 4, 16, "float32")
+    torchs = [("torch", arguments, {"compiled": compiled}) for compiled in (False, True)]
+    assert built == [("jax", arguments, {}), *torchs]
+    assert result.torch.keys() == {"eager", "compile"}
+    operations = {"infer": 2, "train": 6}[mode]
+    assert result.tflops == pytest.approx(operations * result.gmacs * 4 / result.step_time)
 
 
-def test_torch_compile_that_fails_is_left_out(monkeypatch):
-    inference, said = torch_programs.inference, []
-
+def test_torch_compile_that_fails_is_left_out(monkeypatch, no_op):
     def eager_only(*arguments, compiled):
         if compiled:
             raise RuntimeError("no C++ compiler")
-        return inference(*arguments, compiled=False)
+        return Program(do_nothing, None, None)
 
     monkeypatch.setattr(torch_programs, "inference", eager_only)
     settings = dataclasses.replace(SETTINGS, against_torch=True, torch_compile=True)
-    result = measure_model("resnet_20_bn", settings, said.append)
+    lines = []
+    result = measure_model("resnet_20_bn", settings, lines.append)
     assert result.torch.keys() == {"eager"}
-    assert "torch.compile failed, only eager PyTorch is compared: no C++ compiler" in said[0]
+    assert "torch.compile failed, only eager PyTorch is compared: no C++ compiler" in lines[0]
 
 
-def test_the_peak_is_that_of_the_chip(monkeypatch):
+def test_utilisation_is_relative_to_the_chips_peak(monkeypatch, no_op):
     assert measure_model("resnet_20_bn", SETTINGS, print).utilisation is None
     monkeypatch.setitem(PEAK_FLOPS, jax.devices()[0].device_kind, 1e12)
     result = measure_model("resnet_20_bn", SETTINGS, print)
     assert result.utilisation == pytest.approx(result.tflops)
+
+
+def test_a_profile_is_written(tmp_path, no_op):
+    settings = dataclasses.replace(SETTINGS, profile=str(tmp_path))
+    measure_model("resnet_20_bn", settings, print)
+    assert list((tmp_path / "resnet_20_bn").rglob("*.xplane.pb"))
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [(None, True), ("highest", False)])
@@ -144,7 +191,26 @@ def test_pytorch_computes_as_exactly_as_jax(precision, tf32):
     assert torch.backends.cudnn.benchmark
 
 
-def test_nothing_comes_from_the_compilation_cache():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pytorchs_training_step(monkeypatch, dtype):
+    models = []
+
+    def create(*arguments):
+        models.append(create_torch_model(*arguments))
+        return models[-1]
+
+    monkeypatch.setattr(torch_programs, "create_torch_model", create)
+    program = torch_programs.training("resnet_20_bn", 2, 16, dtype, compiled=False)
+    assert program.compile_seconds is None
+    before = models[0].fc.weight.detach().clone()
+    program.run(2)
+    assert models[0].bn1.num_batches_tracked == 3  # the first step ran before
+    assert not torch.equal(models[0].fc.weight, before)
+
+
+def test_the_compilation_cache_is_not_used():
+    is_enabled = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", True)
     events = []
 
     def listen(event, **_):
@@ -153,18 +219,13 @@ def test_nothing_comes_from_the_compilation_cache():
     def function(x):
         return x + 1
 
-    asked = "/jax/compilation_cache/compile_requests_use_cache"
+    request = "/jax/compilation_cache/compile_requests_use_cache"
     jax.monitoring.register_event_listener(listen)
     try:
-        programs._compiled(jax.jit(function), np.ones(3))
-        assert asked not in events
+        programs._compile(jax.jit(function), np.ones(3))
+        assert request not in events
         jax.jit(function).lower(np.ones(4)).compile()
-        assert asked in events
+        assert request in events
     finally:
         jax.monitoring.unregister_event_listener(listen)
-
-
-def test_a_profile(tmp_path):
-    settings = dataclasses.replace(SETTINGS, profile=str(tmp_path))
-    measure_model("resnet_20_bn", settings, print)
-    assert list((tmp_path / "resnet_20_bn").rglob("*.xplane.pb"))
+        jax.config.update("jax_enable_compilation_cache", is_enabled)

@@ -1,4 +1,4 @@
-"""The PyTorch twins: the golden outputs of the original code, in float64."""
+"""The models in PyTorch reproduce the golden outputs of the original code in float64."""
 
 import jax
 import numpy as np
@@ -7,30 +7,23 @@ import torch
 import torch.nn.functional as F
 
 from an_jax import functional, zoo
-from an_jax.benchmark.torch_models import create_torch_model
+from an_jax.benchmark.pytorch.models import create_torch_model
 from an_jax.errors import InputError
 from convert.torch_layout import torch_layout
 from tests import reference
 from tests.test_goldens import models, relative_error
 
-FAST = {
-    *("resnet_34_bn", "resnet_34_se_bn1", "resnet_50_bn", "resnet_50_an_bn2", "resnet_50_an_all"),
-    *("resnet_50_se_bn123", "resnetv1d_50_an", "mobilenetv2_an", "aognet_12m_an"),
-}
+# One of each kind of block, of norm and of stem; the others run with the slow tests.
+FAST = {"resnet_34_se_bn1", "resnet_50_se_bn123", "resnet_50_an_all"}
+FAST_TRAINING = {"resnetv1d_50_an", "mobilenetv2_an", "aognet_12m_an"}
 TWINS = [name for name in reference.MODELS if not name.startswith("densenet")]
 DROPOUTS = (torch.nn.Dropout, torch.nn.Dropout2d)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads that wait for one another are slow on a machine that is busy otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
-def twin(name, dtype=torch.float64):
+def load_twin(name, dtype=torch.float64):
     model = create_torch_model(name)
     state = {key: torch.from_numpy(value) for key, value in reference.state_dict(name).items()}
     model.load_state_dict(state, strict=True)
@@ -44,14 +37,14 @@ def images(n, size, dtype=torch.float64):
 @models(fast=FAST, names=TWINS)
 def test_eval_logits(name, record_error):
     with torch.inference_mode():
-        logits = twin(name).eval()(images(2, 96))
+        logits = load_twin(name).eval()(images(2, 96))
     error = relative_error(logits, reference.golden(name)["eval_logits_96"])
     assert record_error(error) <= 1e-6
 
 
-@models(fast={"resnetv1d_50_an", "mobilenetv2_an", "aognet_12m_an"}, names=TWINS)
+@models(fast=FAST_TRAINING, names=TWINS)
 def test_training(name, record_error):
-    model, golden = twin(name).train(), reference.golden(name)
+    model, golden = load_twin(name).train(), reference.golden(name)
     for module in model.modules():
         if isinstance(module, DROPOUTS):
             module.eval()
@@ -99,7 +92,7 @@ def test_autocast_keeps_channels_last(name):
 
 
 def test_names_without_twin():
-    with pytest.raises(InputError, match="no PyTorch twin of densenet_121_an; there are twins of"):
+    with pytest.raises(InputError, match="densenet_121_an has no PyTorch counterpart: only"):
         create_torch_model("densenet_121_an")
     with pytest.raises(InputError, match="unknown model 'resnet_51_bn'; the nearest names are"):
         create_torch_model("resnet_51_bn")

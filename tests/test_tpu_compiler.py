@@ -1,4 +1,4 @@
-"""What would be compiled for TPUs, compiled here for CPUs instead."""
+"""Programs for TPUs, lowered or compiled for CPUs instead."""
 
 import importlib.util
 import json
@@ -15,14 +15,14 @@ from benchmarks import tpu_bytes
 
 @pytest.fixture
 def config():
-    found = default_config()
-    found.model, found.image_size = "resnet_20_an_bn1", 16
-    found.batch_size = found.eval_batch_size = 16
-    return found
+    config = default_config()
+    config.model, config.image_size = "resnet_20_an_bn1", 16
+    config.batch_size = config.eval_batch_size = 16
+    return config
 
 
 @pytest.mark.parametrize("program", ["train", "eval"])
-def test_programs_begin_with_bytes_and_compute_in_bfloat16(config, program):
+def test_programs_take_uint8_images_and_compute_in_bfloat16(config, program):
     text = tpu_bytes.PROGRAMS[program](config, jax.devices()[:2]).as_text()
     assert "tensor<16x16x16x3xui8>" in text
     assert "tensor<3x3x3x16xf32>" in text  # parameters
@@ -31,7 +31,7 @@ def test_programs_begin_with_bytes_and_compute_in_bfloat16(config, program):
     assert all("bf16" in line.partition("->")[2] for line in convolutions)
 
 
-def test_nothing_searches_for_a_tpu(monkeypatch):
+def test_search_for_a_tpu_is_disabled(monkeypatch):
     names = ("TPU_SKIP_MDS_QUERY", "TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES")
     for name in names:
         monkeypatch.setenv(name, "")
@@ -53,7 +53,7 @@ def test_table_of_bytes(monkeypatch, tmp_path, capsys):
     assert f"| resnet_20_bn | eval | {row['gb_per_image']:.4f} |" in capsys.readouterr().out
 
 
-def test_without_the_compiler(monkeypatch, capsys):
+def test_a_missing_compiler_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(tpu_compiler, "look_for_no_tpu", lambda: None)
     monkeypatch.setattr(sys, "argv", ["tpu_bytes.py", "resnet_20_bn"])

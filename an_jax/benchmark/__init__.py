@@ -1,1 +1,1 @@
-"""Speed, beside PyTorch's in the same run."""
+"""What `benchmark.py` measures: throughput, input pipelines, evaluation, start-up, TPU plans."""

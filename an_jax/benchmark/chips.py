@@ -1,4 +1,4 @@
-"""What accelerators can do at best."""
+"""Memory, bandwidth and peak FLOP/s of accelerators."""
 
 import dataclasses
 
@@ -7,9 +7,9 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A TPU generation: memory of a chip (bytes), its bandwidth (bytes/s), peak bfloat16 FLOP/s.
+    """One chip of a TPU generation: memory (bytes), bandwidth (bytes/s), peak bfloat16 FLOP/s.
 
-    Figures of Google's Cloud TPU documentation.
+    The figures are those of the Cloud TPU documentation.
     """
 
     hbm: float
@@ -24,9 +24,9 @@ TPUS = {
     "v6e": Chip(32 * GIB, 1640e9, 918e12),
 }
 
-# Peak dense bfloat16 FLOP/s, by the `device_kind` that JAX gives a chip.
+# Peak dense bfloat16 FLOP/s by `device_kind`, JAX's name of a chip.
 PEAK_FLOPS = {
-    # NVIDIA's data sheets; their larger figures count on sparse matrices.
+    # NVIDIA's data sheets. Their larger figures assume sparse matrices.
     "NVIDIA A100-PCIE-40GB": 312e12,
     "NVIDIA A100 80GB PCIe": 312e12,
     "NVIDIA A100-SXM4-40GB": 312e12,

@@ -1,38 +1,38 @@
-"""Evaluation as evaluate.py runs it, beside its pipeline and its model, each alone."""
+"""Throughput of evaluation, compared with that of its pipeline and its model alone."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from an_jax import functional, parallel, zoo
 from an_jax.benchmark import programs
-from an_jax.benchmark.photographs import photographs
-from an_jax.benchmark.pipelines import evaluation_batches, image_list, run_through
-from an_jax.benchmark.timing import measure_started, rates, ratio
+from an_jax.benchmark.input.photographs import find_photographs
+from an_jax.benchmark.input.pipelines import evaluation_batches, exhaust, image_list
+from an_jax.benchmark.timing import Times, measure_started, rates, ratio
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.jax_settings import multiply_in
 
 
 def measure_evaluation(
-    name: str, folder: str | None, batch_size: int, dtype: str, repeats: int, seconds: float, say
-) -> dict:
-    """Images a second of the evaluation's pipeline, of the model, and of both as evaluate.py runs
-    them, by turns; on one device, once they have started.
+    name: str, folder: str | None, batch_size: int, dtype: str, repeats: int, seconds: float
+) -> dict[str, Any]:
+    """Measures the input pipeline, the model, and both together as evaluate.py runs them.
+
+    They take turns on one device. Their start does not count.
 
     Args:
-        name: of the zoo.
-        folder: of JPEGs; None for the photographs of scikit-learn.
+        name: model of the zoo.
+        folder: JPEGs; None for scikit-learn's photographs.
         batch_size: images a step.
         dtype: compute dtype.
         repeats, seconds: see timing.measure_started.
-        say: receives a line.
 
     Returns:
-        {"model", "pipeline", "inference", "evaluation": images a second, "share": of evaluation
-        in the slower of the two}, each of these with its range, as in "share_range"; and "bound":
-        the share if both use the same cores without loss.
+        The figures; see `summarize`.
 
     Raises:
         InputError: there are no photographs.
@@ -42,28 +42,44 @@ def measure_evaluation(
     preprocessing = zoo.get_architecture(name).preprocessing
     split = functional.split(zoo.create_model(name, dtype=jnp.dtype(dtype)))
     evaluate = Evaluator(split.definition, 1000, preprocessing, batch_size, mesh)
-    arrays = parallel.replicate((split.params, split.batch_stats), mesh)
+    params, batch_stats = parallel.replicate((split.params, split.batch_stats), mesh)
     model = programs.inference(name, batch_size, preprocessing.image_size, dtype)
     with tempfile.TemporaryDirectory() as scratch:
-        files = photographs(folder, Path(scratch))
+        files = find_photographs(folder, Path(scratch))
 
-        def pipeline(n):
-            run_through(lambda n: evaluation_batches(files, n, batch_size, preprocessing), n)
+        def pipeline(n: int) -> None:
+            exhaust(evaluation_batches(files, n, batch_size, preprocessing))
 
-        def evaluation(n):
-            evaluate(*arrays, image_list(files, n * batch_size), title=name, nested=True)
+        def evaluation(n: int) -> None:
+            source = image_list(files, n * batch_size)
+            evaluate(params, batch_stats, source, title=name, nested=True)
 
         runs = {"pipeline": pipeline, "inference": model.run, "evaluation": evaluation}
         times = measure_started(runs, repeats=repeats, seconds=seconds)
+    return summarize(name, times, batch_size)
+
+
+def summarize(name: str, times: Mapping[str, Times], batch_size: int) -> dict[str, Any]:
+    """Returns the figures of one model.
+
+    Returns:
+        {"model", "pipeline", "inference", "evaluation": images a second, "share": throughput of
+        evaluation over that of the slower of its two parts}, each figure with its range, such as
+        "share_range"; and "bound": the share if both parts use the same cores without loss.
+    """
     slower = max(times["pipeline"], times["inference"], key=lambda t: t.median)
-    found = {"model": name}
-    for key, t in times.items():
-        found |= rates(key, t, batch_size)
-    found |= ratio("share", times["evaluation"], slower)
-    found["bound"] = slower.median / (times["pipeline"].median + times["inference"].median)
-    say(
+    figures: dict[str, Any] = {"model": name}
+    for key in ("pipeline", "inference", "evaluation"):
+        figures |= rates(key, times[key], batch_size)
+    figures |= ratio("share", times["evaluation"], slower)
+    figures["bound"] = slower.median / (times["pipeline"].median + times["inference"].median)
+    return figures
+
+
+def describe(figures: Mapping[str, Any]) -> str:
+    """Returns one line that summarizes the figures of one model."""
+    return (
         "{model}: pipeline {pipeline:.1f}, inference {inference:.1f}, evaluation {evaluation:.1f} "
-        "img/s; {share:.3f} ({share_range[0]:.3f} to {share_range[1]:.3f}) of the slower one "
-        "({bound:.3f} if both need the same cores)".format(**found)
-    )
-    return found
+        "img/s; {share:.3f} ({share_range[0]:.3f} to {share_range[1]:.3f}) of the slower part "
+        "({bound:.3f} if both need the same cores)"
+    ).format(**figures)

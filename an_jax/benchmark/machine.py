@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""A description of the machine that a benchmark runs on."""
 
 import os
 import platform
@@ -8,32 +8,36 @@ import jax
 
 
 def describe_machine(with_torch: bool) -> dict[str, str | int]:
-    """Device, processor, cores, and versions of what computes.
+    """Returns the device, the processor, its cores, and the versions and settings that matter.
 
     Args:
-        with_torch: whether PyTorch takes part.
+        with_torch: whether PyTorch was measured too.
     """
-    device = jax.devices()[0]
-    found = {
-        "device": device.device_kind,
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    machine: dict[str, str | int] = {
+        "device": jax.devices()[0].device_kind,
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "cores": cores,
         "python": platform.python_version(),
         "jax": jax.__version__,
-        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
-        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
-        "XLA_PYTHON_CLIENT_PREALLOCATE": os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", ""),
+        "matmul_precision": matmul_precision() or "default",
     }
+    for name in ("GLIBC_TUNABLES", "OMP_NUM_THREADS", "XLA_PYTHON_CLIENT_PREALLOCATE"):
+        machine[name] = os.environ.get(name, "")
     if with_torch:
-        from an_jax.benchmark import torch_programs
+        from an_jax.benchmark.pytorch import programs
 
-        found |= torch_programs.describe()
-    return {key: value for key, value in found.items() if value}
+        machine |= programs.describe()
+    return {key: value for key, value in machine.items() if value}
+
+
+def matmul_precision() -> str | None:
+    """Returns jax's default precision of matrix products; None if it is not set."""
+    return jax.config.values["jax_default_matmul_precision"]
 
 
 def _processor() -> str:
-    """Its model name where Linux tells it."""
+    """Returns the processor's model name where Linux provides it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

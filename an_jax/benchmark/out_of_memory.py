@@ -1,4 +1,4 @@
-"""How JAX and PyTorch say that memory does not suffice, and what gives it back."""
+"""Detection of, and recovery from, a lack of memory in JAX and PyTorch."""
 
 import gc
 import sys
@@ -6,7 +6,7 @@ import sys
 import jax
 
 # XLA and CUDA; PyTorch's allocators for CPUs (Linux and macOS, Windows); cuBLAS and cuDNN.
-_SAYINGS = (
+_MESSAGES = (
     "resource_exhausted",
     "out of memory",
     "can't allocate memory",
@@ -18,17 +18,17 @@ _SAYINGS = (
 
 
 def who_ran_out(error: Exception) -> str | None:
-    """Whether that is what an error says: "JAX", "PyTorch" or "Python"; None of other errors."""
+    """Returns "JAX", "PyTorch" or "Python" if `error` reports a lack of memory, else None."""
     if isinstance(error, MemoryError):
         return "Python"
-    said = str(error).lower()
-    if not isinstance(error, RuntimeError) or not any(words in said for words in _SAYINGS):
+    message = str(error).lower()
+    if not isinstance(error, RuntimeError) or not any(part in message for part in _MESSAGES):
         return None
     return "JAX" if isinstance(error, jax.errors.JaxRuntimeError) else "PyTorch"
 
 
 def free_memory() -> None:
-    """Frees what nothing refers to, and what PyTorch keeps of a GPU for later."""
+    """Frees unreachable objects and the GPU memory that PyTorch caches."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What a training step would need on a TPU, by the TPU compiler's own count; no TPU is needed."""
+"""Estimates of a training step on a TPU, from the TPU compiler; no TPU is needed."""
 
 import dataclasses
 import math
@@ -15,21 +15,24 @@ from an_jax.benchmark.tpu_compiler import lower_step, tpu_devices
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Of one training step; everything is of one chip.
+    """Estimates of one training step.
+
+    The attributes from `argument_bytes` to `bytes_per_step_per_chip` are None if the step does
+    not fit, because the compiler then gives up.
 
     Attributes:
         topology: such as "v5e:4x4".
-        num_chips: how many it has.
-        batch_per_chip: images.
-        fits: whether the step fits into the chip's memory.
-        hbm_bytes_per_chip: what it needs of that: the sum of the next two, or the compiler's
-            figure where it gave up.
-        argument_bytes: state and batch; None where the compiler gave up, as all that follows.
-        temporary_bytes: activations and the like.
-        flops_per_step_per_chip: as the compiler counts.
-        bytes_per_step_per_chip: moved to and from the chip's memory.
+        num_chips: number of chips of the topology.
+        batch_per_chip: images on a chip.
+        fits: whether the step fits into a chip's memory.
+        hbm_bytes_per_chip: memory that it needs on a chip: the sum of the next two, or the
+            compiler's figure if the step does not fit.
+        argument_bytes: state and batch.
+        temporary_bytes: activations and other temporaries.
+        flops_per_step_per_chip: floating-point operations by the compiler's count.
+        bytes_per_step_per_chip: bytes moved to and from a chip's memory.
         collectives: kind -> {"count", "bytes"} exchanged with other chips.
-        compile_seconds: on this machine.
+        compile_seconds: time to compile on this machine.
     """
 
     topology: str
@@ -46,58 +49,67 @@ class Plan:
 
     @property
     def chip(self) -> Chip:
-        """Of the topology."""
+        """The kind of chip."""
         return TPUS[self.topology.split(":")[0]]
 
     @property
     def roofline_seconds(self) -> float:
-        """The least time of a step: the longer of computing and moving; exchange is not in it."""
-        return max(
-            self.flops_per_step_per_chip / self.chip.flops,
-            self.bytes_per_step_per_chip / self.chip.bandwidth,
-        )
+        """The least time of a step that fits: the longer of computing and of moving data.
+
+        Exchange between chips is not included.
+        """
+        _, _, flops, moved = _figures(self)
+        return max(flops / self.chip.flops, moved / self.chip.bandwidth)
 
 
 def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
     """Compiles the training step of a configuration for a TPU topology.
 
     Args:
-        config: of training.config; its data are not looked at (a folder's classes count as 1000).
+        config: of training.config. Its data set is not read; a folder counts as 1000 classes.
         topology: generation and shape, such as "v5e:4x4".
 
     Raises:
         InputError: libtpu is not installed, there is no such topology, or the configuration is
-            impossible on it.
+            invalid on it.
     """
     devices = tpu_devices(topology)
     lowered = lower_step(config, devices)
+    sizes = (topology, len(devices), config.batch_size // len(devices))
     began = time.perf_counter()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        needed = re.search(r"Used ([\d.]+)([MG]) of [\d.]+[MG] hbm", str(error))
-        if not needed:
+        needed = _needed_bytes(str(error))
+        if needed is None:
             raise
-        compiled, hbm = None, float(needed[1]) * (GIB if needed[2] == "G" else 2**20)
+        seconds = time.perf_counter() - began
+        return Plan(*sizes, False, needed, None, None, None, None, {}, seconds)
     seconds = time.perf_counter() - began
-    common = (topology, len(devices), config.batch_size // len(devices))
-    if compiled is None:
-        return Plan(*common, False, int(hbm), None, None, None, None, {}, seconds)
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    # The state's memory is taken over by the results.
+    memory, cost, hlo = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
+    assert memory, "the TPU compiler reports all three"
+    assert cost
+    assert hlo
+    # The results reuse the state's memory.
     arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
     arguments -= memory.alias_size_in_bytes
     return Plan(
-        *common,
-        True,
-        arguments + memory.temp_size_in_bytes,
-        arguments,
-        memory.temp_size_in_bytes,
-        cost["flops"],
-        cost["bytes accessed"],
-        count_collectives(compiled.as_text()),
-        seconds,
+        *sizes,
+        fits=True,
+        hbm_bytes_per_chip=arguments + memory.temp_size_in_bytes,
+        argument_bytes=arguments,
+        temporary_bytes=memory.temp_size_in_bytes,
+        flops_per_step_per_chip=cost["flops"],
+        bytes_per_step_per_chip=cost["bytes accessed"],
+        collectives=count_collectives(hlo),
+        compile_seconds=seconds,
     )
+
+
+def _needed_bytes(error: str) -> int | None:
+    """Returns the bytes that a program needs by the compiler's out-of-memory error, else None."""
+    match = re.search(r"Used ([\d.]+)([MG]) of [\d.]+[MG] hbm", error)
+    return int(float(match[1]) * {"M": 2**20, "G": GIB}[match[2]]) if match else None
 
 
 _KINDS = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
@@ -106,9 +118,13 @@ _ARRAY = re.compile(r"\b([a-z]+)(\d+)\[([\d,]*)\]")
 
 
 def count_collectives(hlo: str) -> dict[str, dict[str, int]]:
-    """Kind -> {"count", "bytes"} of the collectives in a compiled program's text; bytes of what
-    they result in on one device."""
-    count, size = Counter(), Counter()
+    """Counts the collectives in the text of a compiled program.
+
+    Returns:
+        kind -> {"count", "bytes"}, where "bytes" is the size of their results on one device.
+    """
+    count: Counter[str] = Counter()
+    size: Counter[str] = Counter()
     for result, kind, start in _COLLECTIVE.findall(hlo):
         arrays = _ARRAY.findall(result)
         if start and kind != "all-reduce":
@@ -120,27 +136,49 @@ def count_collectives(hlo: str) -> dict[str, dict[str, int]]:
 
 
 def describe(plan: Plan) -> str:
-    """The plan in words and figures."""
+    """Returns the plan as text."""
     hbm, chip = plan.hbm_bytes_per_chip, plan.chip
+    memory = (
+        f"{hbm / GIB:.2f} of {chip.hbm / GIB:.0f} GiB of memory a chip "
+        f"({100 * hbm / chip.hbm:.0f} %)"
+    )
     lines = [
         f"{plan.topology}: {plan.num_chips} chips, {plan.batch_per_chip} images on each; "
         f"compiled in {plan.compile_seconds:.0f} s; nothing has been run on a TPU",
-        f"{'fits' if plan.fits else 'DOES NOT FIT'}: {hbm / GIB:.2f} of {chip.hbm / GIB:.0f} GiB "
-        f"of memory a chip ({100 * hbm / chip.hbm:.0f} %)"
-        + ("" if plan.fits else "; choose a smaller batch_size or more chips"),
+        f"fits: {memory}"
+        if plan.fits
+        else f"DOES NOT FIT: {memory}; choose a smaller batch_size or more chips",
     ]
     if plan.fits:
-        seconds = plan.roofline_seconds
-        lines += [
-            f"  state and batch {plan.argument_bytes / GIB:.2f} GiB, "
-            f"temporaries {plan.temporary_bytes / GIB:.2f} GiB",
-            f"a step: {plan.flops_per_step_per_chip / 1e12:.3f} TFLOP, "
-            f"{plan.bytes_per_step_per_chip / 1e9:.2f} GB moved a chip",
-            f"roofline: at least {1000 * seconds:.1f} ms a step, at most "
-            f"{plan.batch_per_chip / seconds:.0f} img/s a chip, without exchange between chips",
-        ]
-        lines += [
-            f"  {kind}: {found['count']} of {found['bytes'] / 1e6:.1f} MB together"
-            for kind, found in plan.collectives.items()
-        ]
+        lines += _describe_step(plan)
     return "\n".join(lines)
+
+
+def _describe_step(plan: Plan) -> list[str]:
+    arguments, temporaries, flops, moved = _figures(plan)
+    seconds = plan.roofline_seconds
+    exchanged = [
+        f"  {kind}: {total['count']} of {total['bytes'] / 1e6:.1f} MB together"
+        for kind, total in plan.collectives.items()
+    ]
+    return [
+        f"  state and batch {arguments / GIB:.2f} GiB, temporaries {temporaries / GIB:.2f} GiB",
+        f"a step: {flops / 1e12:.3f} TFLOP, {moved / 1e9:.2f} GB moved a chip",
+        f"roofline: at least {1000 * seconds:.1f} ms a step, at most "
+        f"{plan.batch_per_chip / seconds:.0f} img/s a chip, without exchange between chips",
+        *exchanged,
+    ]
+
+
+def _figures(plan: Plan) -> tuple[int, int, float, float]:
+    """Returns the figures that a plan has if its step fits."""
+    assert plan.argument_bytes is not None
+    assert plan.temporary_bytes is not None
+    assert plan.flops_per_step_per_chip is not None
+    assert plan.bytes_per_step_per_chip is not None
+    return (
+        plan.argument_bytes,
+        plan.temporary_bytes,
+        plan.flops_per_step_per_chip,
+        plan.bytes_per_step_per_chip,
+    )

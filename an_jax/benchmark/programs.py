@@ -1,9 +1,10 @@
-"""What is measured of a model: its inference and its training step, on synthetic images."""
+"""The programs that are timed: inference and a training step on synthetic images."""
 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from an_jax import functional, parallel, zoo
+from an_jax.benchmark.timing import Run
 from an_jax.data.images.normalization import normalize_images
 from an_jax.training.optimizer import sgd
 from an_jax.training.step import init_state, make_train_step
@@ -21,95 +23,105 @@ NUM_CLASSES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Something to time.
+    """A program to time.
 
     Attributes:
-        run: runs n steps, and returns when all have ended.
-        compile_seconds: time it took to trace and compile, with nothing from JAX's cache on disk
-            (of PyTorch: the first step, and its cache counts); None where nothing was compiled.
-        memory_bytes: what a step needs of the device, by XLA's account of the program (of PyTorch:
-            the most that its allocator has given out); None if unknown.
+        run: runs n steps, and returns when all of them have ended.
+        compile_seconds: time to trace and compile without JAX's cache on disk. For torch.compile
+            the time of the first step, where PyTorch's cache counts. None if nothing is compiled.
+        memory_bytes: memory that a step needs on the device, as XLA reports it for the program.
+            For PyTorch the peak of its allocator. None if unknown.
     """
 
-    run: Callable[[int], None]
+    run: Run
     compile_seconds: float | None
     memory_bytes: int | None
 
 
 def synthetic_batch(batch_size: int, image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random uint8 images [N, S, S, 3] and int32 labels [N]."""
+    """Returns random uint8 images [N, S, S, 3] and int32 labels [N]."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch_size, image_size, image_size, 3), np.uint8)
     return images, rng.integers(0, NUM_CLASSES, batch_size, np.int32)
 
 
 def inference(name: str, batch_size: int, image_size: int, dtype: str) -> Program:
-    """Normalization of the images and the model, with running statistics; on one device.
+    """Builds the normalization of the images and the model in evaluation mode, on one device.
 
     Args:
-        name: of the zoo.
+        name: model of the zoo.
         batch_size: images a step.
-        image_size: their side, pixels.
+        image_size: side of the images, pixels.
         dtype: compute dtype.
     """
-    split = functional.split(zoo.create_model(name, dtype=jnp.dtype(dtype)))
+    definition, *arrays = functional.split(zoo.create_model(name, dtype=jnp.dtype(dtype)))
     preprocessing = zoo.get_architecture(name).preprocessing
     images = jax.device_put(synthetic_batch(batch_size, image_size)[0])
 
-    def logits(params, batch_stats, images):
+    @jax.jit
+    def apply(
+        params: functional.Arrays, batch_stats: functional.Arrays, images: jax.Array
+    ) -> jax.Array:
         images = normalize_images(images, preprocessing)
-        return functional.apply_eval(split.definition, params, batch_stats, images)
+        return functional.apply_eval(definition, params, batch_stats, images)
 
-    step, seconds, memory = _compiled(jax.jit(logits), split.params, split.batch_stats, images)
+    step, seconds = _compile(apply, *arrays, images)
 
-    def run(n):
+    def run(n: int) -> None:
         for _ in range(n):
-            result = step(split.params, split.batch_stats, images)
-        jax.block_until_ready(result)
+            logits = step(*arrays, images)
+        jax.block_until_ready(logits)
 
-    return Program(run, seconds, memory)
+    return Program(run, seconds, _memory_bytes(step))
 
 
 def training(name: str, batch_size: int, image_size: int, dtype: str) -> Program:
-    """The whole training step of train.py, with its update, on one device; arguments as above."""
+    """Builds the training step of train.py, with its update, on one device.
+
+    The arguments are those of `inference`.
+    """
     split = functional.split(zoo.create_model(name, dtype=jnp.dtype(dtype)))
     mesh = parallel.make_mesh(devices=jax.devices()[:1])
     optimizer = sgd(lambda step: LEARNING_RATE, MOMENTUM, WEIGHT_DECAY)
     preprocessing = zoo.get_architecture(name).preprocessing
-    step = make_train_step(split.definition, optimizer, mesh, preprocessing, NUM_CLASSES)
+    train_step = make_train_step(split.definition, optimizer, mesh, preprocessing, NUM_CLASSES)
     batch = parallel.shard_batch(synthetic_batch(batch_size, image_size), mesh)
     state = parallel.replicate(init_state(split, optimizer), mesh)
-    step, seconds, memory = _compiled(step, state, *batch)
+    step, seconds = _compile(train_step, state, *batch)
 
-    def run(n):
+    def run(n: int) -> None:
         nonlocal state
         for _ in range(n):
             state, _ = step(state, *batch)
         jax.block_until_ready(state)
 
-    return Program(run, seconds, memory)
+    return Program(run, seconds, _memory_bytes(step))
 
 
-def _compiled(function, *arguments):
+def _compile(function: jax.stages.Wrapped, *arguments: Any) -> tuple[jax.stages.Compiled, float]:
+    """Returns the compiled function, and the seconds that tracing and compiling took."""
     with _without_cache():
         began = time.perf_counter()
         compiled = function.lower(*arguments).compile()
-        seconds = time.perf_counter() - began
-    found = compiled.memory_analysis()
-    if found is None:  # some backends keep no account
-        return compiled, seconds, None
-    memory = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-    return compiled, seconds, memory - found.alias_size_in_bytes
+        return compiled, time.perf_counter() - began
+
+
+def _memory_bytes(compiled: jax.stages.Compiled) -> int | None:
+    memory = compiled.memory_analysis()
+    if memory is None:  # some backends keep no account
+        return None
+    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return used - memory.alias_size_in_bytes
 
 
 @contextlib.contextmanager
-def _without_cache():
-    """Within it, nothing is taken from JAX's cache on disk."""
-    usual = jax.config.jax_enable_compilation_cache
+def _without_cache() -> Iterator[None]:
+    """Disables JAX's compilation cache on disk."""
+    is_enabled = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()  # JAX looks at the setting once, and again after this
+    compilation_cache.reset_cache()  # JAX reads the setting once, and again after a reset
     try:
         yield
     finally:
-        jax.config.update("jax_enable_compilation_cache", usual)
+        jax.config.update("jax_enable_compilation_cache", is_enabled)
         compilation_cache.reset_cache()

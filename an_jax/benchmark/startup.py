@@ -1,7 +1,6 @@
-"""How long evaluate.py takes for a single batch, without and with a compilation cache."""
+"""Time that evaluate.py takes for a single batch, without and with a compilation cache."""
 
 import itertools
-import multiprocessing
 import os
 import shutil
 import statistics
@@ -9,13 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from an_jax import functional, zoo
-from an_jax.benchmark.photographs import photographs
+from an_jax.benchmark.input.photographs import find_photographs
+from an_jax.benchmark.processes import run_in_process
 from an_jax.checkpoint import ModelCard, save_checkpoint
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.errors import InputError
@@ -25,51 +26,53 @@ EVALUATE = Path(__file__).parents[2] / "evaluate.py"
 CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
 
 
-def measure_startup(name: str, folder: str | None, repeats: int, say) -> dict:
-    """Runs evaluate.py on a single batch, from nothing and then with what the first run compiled.
+def measure_startup(name: str, folder: str | None, repeats: int) -> dict[str, Any]:
+    """Runs evaluate.py on a single batch, first without compiled programs, then with them.
 
-    The first run may also be the first to read TensorFlow from disk. This process must not have
-    used a device, which may serve one process only.
+    The first run may also be the first to read TensorFlow from disk. The calling process must not
+    have used a device, because some devices serve one process only.
 
     Args:
-        name: of the zoo.
-        folder: of JPEGs; None for the photographs of scikit-learn.
-        repeats: how often it is run with the cache.
-        say: receives a line.
+        name: model of the zoo.
+        folder: JPEGs; None for scikit-learn's photographs.
+        repeats: number of runs with compiled programs.
 
     Returns:
-        {"model", "cold", "warm": seconds from the command to its end, "warm_range"}; of the warm
-        runs the median, the least and the largest.
+        {"model", "cold", "warm", "warm_range"}: seconds from start to exit of the first run, the
+        median of the later runs, and their least and largest.
 
     Raises:
-        InputError: there are no photographs, or evaluate.py failed; with what it said.
+        InputError: there are no photographs, or evaluate.py failed.
     """
     with tempfile.TemporaryDirectory() as directory:
         prepare(Path(directory), name, folder)
         cold, *warm = (run(Path(directory), number) for number in range(1 + repeats))
-    found = {"model": name, "cold": cold, "warm": statistics.median(warm)}
-    found["warm_range"] = (min(warm), max(warm))
-    say(
+    median, extremes = statistics.median(warm), (min(warm), max(warm))
+    return {"model": name, "cold": cold, "warm": median, "warm_range": extremes}
+
+
+def describe(figures: Mapping[str, Any]) -> str:
+    """Returns one line that summarizes the figures of one model."""
+    return (
         "{model}: a run on one batch takes {cold:.1f} s, then, compiled, {warm:.1f} s "
-        "({warm_range[0]:.1f} to {warm_range[1]:.1f})".format(**found)
-    )
-    return found
+        "({warm_range[0]:.1f} to {warm_range[1]:.1f})"
+    ).format(**figures)
 
 
 def prepare(root: Path, name: str, folder: str | None) -> None:
-    """Puts a checkpoint of random weights into root/model, and a batch of images into root/data."""
+    """Writes a checkpoint of random weights to root/model and a batch of images to root/data."""
     images, scratch = root / "data/imagenet-1k/val" / imagenet_wnids()[0], root / "scratch"
     for path in (images, scratch):
         path.mkdir(parents=True)
-    files = itertools.cycle(photographs(folder, scratch))
+    files = itertools.cycle(find_photographs(folder, scratch))
     for number, file in enumerate(itertools.islice(files, BATCH_SIZE)):
         shutil.copy(file, images / f"{number}.JPEG")
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        pool.submit(_save_random, root / "model", name).result()
+    # In a new process, because this one must not use a device.
+    run_in_process(save_random, root / "model", name)
 
 
-def _save_random(path, name):
-    """In a process of its own: see measure_startup."""
+def save_random(path: Path, name: str) -> None:
+    """Writes a checkpoint of random weights."""
     jax.config.update("jax_platforms", "cpu")
     split = functional.split(zoo.create_model(name))
     card = ModelCard(name, 1000, zoo.get_architecture(name).preprocessing, {"file": "random"})
@@ -77,15 +80,25 @@ def _save_random(path, name):
 
 
 def run(root: Path, number: int) -> float:
-    """Seconds that evaluate.py takes; writes to root/out{number}, for it would not run again over
-    what it predicted before. Raises InputError if it fails."""
+    """Runs evaluate.py; returns the seconds it took.
+
+    Each run has an output directory of its own, root/out{number}, because evaluate.py would reuse
+    predictions of an earlier run.
+
+    Raises:
+        InputError: evaluate.py failed; the message ends with what it printed.
+    """
     command = [sys.executable, EVALUATE, "--checkpoint", root / "model"]
     command += ["--data_dir", root / "data", "--output_dir", root / f"out{number}"]
     command += ["--batch_size", BATCH_SIZE, "--allow_partial"]
     environment = {key: value for key, value in os.environ.items() if key not in CACHE}
     began = time.perf_counter()
     done = subprocess.run(
-        [*map(str, command)], env=environment, capture_output=True, text=True, check=False
+        [str(part) for part in command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     seconds = time.perf_counter() - began
     if done.returncode:

@@ -1,35 +1,39 @@
-"""Throughput of models, perhaps beside PyTorch."""
+"""Throughput of a model, optionally compared with PyTorch."""
 
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
 from an_jax import zoo
 from an_jax.benchmark import programs
-from an_jax.benchmark.chips import PEAK_FLOPS
+from an_jax.benchmark.chips import GIB, PEAK_FLOPS
 from an_jax.benchmark.out_of_memory import free_memory, who_ran_out
+from an_jax.benchmark.programs import Program
 from an_jax.benchmark.timing import Times, measure, ratio
 from an_jax.errors import InputError
 from an_jax.zoo import cost
 
 PROFILED_STEPS = 3
 
+Log = Callable[[str], None]
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is measured.
+    """Settings of a measurement.
 
     Attributes:
         mode: "infer" or "train".
-        batch_size: images a step; halved as long as memory does not suffice.
-        image_size: side, pixels; None for each model's own.
+        batch_size: images a step; halved while memory does not suffice.
+        image_size: side of the images, pixels; None for each model's own.
         dtype: compute dtype.
-        against_torch: whether PyTorch's twin runs by turns with ours.
-        torch_compile: whether it does so also by torch.compile.
-        repeats, seconds: how often each is timed, and about how long each time.
-        profile: folder for a profile of some steps of ours; None for no profile.
+        against_torch: measure PyTorch's eager mode too.
+        torch_compile: measure torch.compile too.
+        repeats, seconds: number of turns, and approximate length of each.
+        profile: folder for a profile of some steps; None for no profile.
     """
 
     mode: str
@@ -45,11 +49,11 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Of one program, ours or PyTorch's.
+    """Times of a step of one program.
 
     Attributes:
-        step_time: of the median step, milliseconds.
-        step_time_range: of the fastest and the slowest repeat, milliseconds.
+        step_time: of the median turn, milliseconds.
+        step_time_range: of the fastest and the slowest turn, milliseconds.
         compile_seconds, memory_gib: see Program.
     """
 
@@ -61,7 +65,7 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Throughput(Step):
-    """Of one model; the step is ours.
+    """Throughput of one model; the inherited attributes are those of the JAX program.
 
     Attributes:
         model, mode, dtype, img_size, batch_size: what ran.
@@ -70,11 +74,11 @@ class Throughput(Step):
         gmacs, macts: multiply-accumulates (10^9) and activations (10^6) of one image; see cost.
         tflops: 10^12 floating-point operations a second: two for each multiply-accumulate, and
             three times as many in a training step.
-        utilisation: their share of the chip's peak in bfloat16, whatever the dtype; None of chips
-            without a known peak.
-        torch: the steps of PyTorch by name: "eager", "compile".
-        ratio: PyTorch's shortest step time over ours: above 1, ours is faster.
-        ratio_range: the least and the largest of one turn.
+        utilisation: `tflops` over the chip's bfloat16 peak, whatever the dtype; None if the peak
+            is unknown.
+        torch: PyTorch's steps by name: "eager", "compile".
+        ratio: PyTorch's shortest median step time over JAX's; above 1, JAX is faster.
+        ratio_range: least and largest ratio within one turn.
     """
 
     model: str
@@ -93,88 +97,102 @@ class Throughput(Step):
     ratio_range: tuple[float, float] | None = None
 
 
-def measure_model(name: str, settings: Settings, say: Callable[[str], None]) -> Throughput:
-    """Measures one model; with a smaller batch where memory does not suffice.
+def measure_model(name: str, settings: Settings, log: Log) -> Throughput:
+    """Measures one model. Halves the batch while memory does not suffice.
 
     Args:
-        name: of the zoo.
-        settings: see there.
-        say: receives a line where something is not as asked for.
+        name: model of the zoo.
+        settings: see Settings.
+        log: receives a line where a setting could not be followed.
 
     Raises:
-        InputError: not even one image fits, or there is no twin in PyTorch.
+        InputError: not even one image fits, or the model has no PyTorch counterpart.
     """
     size = settings.image_size or zoo.get_architecture(name).preprocessing.image_size
     batch_size = settings.batch_size
     while True:
-        free_memory()  # of the model before, or of the larger batch
+        free_memory()  # of the previous model, or of the larger batch
         try:
-            steps, compared = _run(name, batch_size, size, settings, say)
+            steps, comparison = _measure_steps(name, batch_size, size, settings, log)
             break
-        except Exception as error:  # its traceback, which holds the arrays, ends with this block
-            who = who_ran_out(error)
-            if who is None:
+        except Exception as error:  # the traceback, which holds the arrays, ends with this block
+            culprit = who_ran_out(error)
+            if culprit is None:
                 raise
         if batch_size == 1:
             raise InputError(
-                f"{name}: {who} is out of memory even with one image: use smaller images"
+                f"{name}: {culprit} is out of memory even with one image: use a smaller "
+                "--image_size"
             )
         batch_size //= 2
-        say(f"{name}: {who} is out of memory; trying batches of {batch_size}")
-    ours = steps.pop("ours")
+        log(f"{name}: {culprit} is out of memory; trying batches of {batch_size}")
+    step = steps.pop("jax")
     parts = cost.summarize(name, size)
     gmacs = sum(part.macs for part in parts) / 1e9
     operations = gmacs * {"infer": 2, "train": 6}[settings.mode]
-    tflops = operations * batch_size / ours.step_time
+    tflops = operations * batch_size / step.step_time
     peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
     return Throughput(
-        **vars(ours),
+        **vars(step),
         model=name,
         mode=settings.mode,
         dtype=settings.dtype,
         img_size=size,
         batch_size=batch_size,
-        samples_per_sec=1e3 * batch_size / ours.step_time,
+        samples_per_sec=1e3 * batch_size / step.step_time,
         param_count=sum(part.params for part in parts) / 1e6,
         gmacs=gmacs,
         macts=sum(part.activations for part in parts) / 1e6,
         tflops=tflops,
         utilisation=peak and 1e12 * tflops / peak,
         torch=steps,
-        **compared,
+        **comparison,
     )
 
 
-def _run(name, batch_size, size, settings, say) -> tuple[dict[str, Step], dict]:
-    """The steps of each program, and what `timing.ratio` says of ours and PyTorch's fastest."""
-    make = {"infer": programs.inference, "train": programs.training}[settings.mode]
-    found = {"ours": make(name, batch_size, size, settings.dtype)}
+def _measure_steps(
+    name: str, batch_size: int, size: int, settings: Settings, log: Log
+) -> tuple[dict[str, Step], dict[str, Any]]:
+    """Returns the step of each program, and the ratio of JAX to the fastest of PyTorch."""
+    build = programs.inference if settings.mode == "infer" else programs.training
+    measured = {"jax": build(name, batch_size, size, settings.dtype)}
     if settings.against_torch:
-        from an_jax.benchmark import torch_programs  # torch is not needed otherwise
-
-        make = {"infer": torch_programs.inference, "train": torch_programs.training}[settings.mode]
-        found["eager"] = make(name, batch_size, size, settings.dtype, compiled=False)
-        if settings.torch_compile:
-            try:
-                found["compile"] = make(name, batch_size, size, settings.dtype, compiled=True)
-            except Exception as error:  # whatever a compiler may not find on a machine
-                if who_ran_out(error):
-                    raise
-                reason = " ".join(str(error).split())[:200]
-                say(f"{name}: torch.compile failed, only eager PyTorch is compared: {reason}")
-    runs = {key: program.run for key, program in found.items()}
+        measured |= _build_torch(name, batch_size, size, settings, log)
+    runs = {key: program.run for key, program in measured.items()}
     times = measure(runs, repeats=settings.repeats, seconds=settings.seconds)
     if settings.profile:
         with jax.profiler.trace(os.path.join(settings.profile, name)):
-            found["ours"].run(PROFILED_STEPS)
-    steps = {key: _step(program, times[key]) for key, program in found.items()}
-    twins = [t for key, t in times.items() if key != "ours"]
-    if not twins:
+            measured["jax"].run(PROFILED_STEPS)
+    steps = {key: _to_step(program, times[key]) for key, program in measured.items()}
+    others = [values for key, values in times.items() if key != "jax"]
+    if not others:
         return steps, {}
-    return steps, ratio("ratio", times["ours"], min(twins, key=lambda t: t.median))
+    return steps, ratio("ratio", times["jax"], min(others, key=lambda values: values.median))
 
 
-def _step(program: programs.Program, times: Times) -> Step:
-    gib = program.memory_bytes and program.memory_bytes / 2**30
-    extremes = (1e3 * times.least, 1e3 * times.largest)
-    return Step(1e3 * times.median, extremes, program.compile_seconds, gib)
+def _build_torch(
+    name: str, batch_size: int, size: int, settings: Settings, log: Log
+) -> dict[str, Program]:
+    from an_jax.benchmark.pytorch import programs as torch_programs  # torch is optional
+
+    build = torch_programs.inference if settings.mode == "infer" else torch_programs.training
+    arguments = (name, batch_size, size, settings.dtype)
+    built = {"eager": build(*arguments, compiled=False)}
+    if settings.torch_compile:
+        try:
+            built["compile"] = build(*arguments, compiled=True)
+        except Exception as error:  # torch.compile depends on compilers that a machine may lack
+            if who_ran_out(error):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            log(f"{name}: torch.compile failed, only eager PyTorch is compared: {reason}")
+    return built
+
+
+def _to_step(program: Program, times: Times) -> Step:
+    return Step(
+        step_time=1e3 * times.median,
+        step_time_range=(1e3 * times.least, 1e3 * times.largest),
+        compile_seconds=program.compile_seconds,
+        memory_gib=program.memory_bytes and program.memory_bytes / GIB,
+    )

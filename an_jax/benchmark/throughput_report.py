@@ -1,4 +1,4 @@
-"""Throughput for people, and in the columns of timm's benchmarks."""
+"""Throughput as a line of text, and as a table with timm's columns."""
 
 import csv
 import io
@@ -7,29 +7,31 @@ from an_jax.benchmark.throughput import Step, Throughput
 
 
 def csv_text(results: list[Throughput]) -> str:
-    """A table as timm's benchmark-infer-*.csv and benchmark-train-*.csv, fastest first."""
+    """Returns a table like timm's benchmark-{infer,train}-*.csv, the fastest model first."""
+    rows = [_row(result) for result in sorted(results, key=lambda r: -r.samples_per_sec)]
     text = io.StringIO()
-    writer = None
-    for result in sorted(results, key=lambda r: -r.samples_per_sec):
-        row = {
-            "model": result.model,
-            f"{result.mode}_img_size": result.img_size,
-            f"{result.mode}_samples_per_sec": f"{result.samples_per_sec:.2f}",
-            f"{result.mode}_step_time": f"{result.step_time:.3f}",
-            f"{result.mode}_batch_size": result.batch_size,
-            "param_count": f"{result.param_count:,.2f}",
-        }
-        if result.mode == "infer":
-            row |= {"infer_gmacs": f"{result.gmacs:.2f}", "infer_macts": f"{result.macts:.2f}"}
-        if writer is None:
-            writer = csv.DictWriter(text, row.keys(), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(row)
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
+def _row(result: Throughput) -> dict[str, str | int]:
+    row: dict[str, str | int] = {
+        "model": result.model,
+        f"{result.mode}_img_size": result.img_size,
+        f"{result.mode}_samples_per_sec": f"{result.samples_per_sec:.2f}",
+        f"{result.mode}_step_time": f"{result.step_time:.3f}",
+        f"{result.mode}_batch_size": result.batch_size,
+        "param_count": f"{result.param_count:,.2f}",
+    }
+    if result.mode == "infer":
+        row |= {"infer_gmacs": f"{result.gmacs:.2f}", "infer_macts": f"{result.macts:.2f}"}
+    return row
+
+
 def describe(result: Throughput) -> str:
-    """One line for people."""
+    """Returns one line that summarizes a result."""
     line = (
         f"{result.model:24s} {result.mode} {result.dtype} {result.img_size} px, "
         f"batch {result.batch_size}: {result.samples_per_sec:.1f} img/s, {_describe_step(result)}, "
@@ -39,10 +41,10 @@ def describe(result: Throughput) -> str:
         line += f" ({100 * result.utilisation:.0f} % of the chip's peak)"
     for name, step in result.torch.items():
         line += f"; PyTorch ({name}) {_describe_step(step)}"
-    if result.ratio is None:
-        return line
-    least, largest = result.ratio_range
-    return f"{line}; ratio {result.ratio:.2f} ({least:.2f} to {largest:.2f})"
+    if result.ratio is not None and result.ratio_range is not None:
+        least, largest = result.ratio_range
+        line += f"; ratio {result.ratio:.2f} ({least:.2f} to {largest:.2f})"
+    return line
 
 
 def _describe_step(step: Step) -> str:

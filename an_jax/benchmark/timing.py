@@ -1,20 +1,22 @@
-"""Honest times: what is compared runs by turns, each until its results are there."""
+"""Timing of programs that take turns, so that all of them see the same machine."""
 
 import dataclasses
-import functools
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from an_jax.errors import InputError
 
-STARTED = 4  # steps, after which a program is in its stride
+WARM_UP_STEPS = 4
+
+Run = Callable[[int], None]  # runs n steps, and returns when all of them have ended
 
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """Of one step, in seconds, in each turn."""
+    """Seconds a step, one value for each turn."""
 
     turns: tuple[float, ...]
 
@@ -31,80 +33,87 @@ class Times:
         return max(self.turns)
 
 
-def measure(
-    programs: dict[str, Callable[[int], None]], *, repeats: int, seconds: float
-) -> dict[str, Times]:
-    """Times programs side by side: in each repeat each runs once, so that all see the same machine.
+def measure(programs: Mapping[str, Run], *, repeats: int, seconds: float) -> dict[str, Times]:
+    """Times steps of programs that take turns.
 
     Args:
-        programs: name -> function that runs n steps and returns when all have ended.
-        repeats: how often each is timed.
-        seconds: about how long one repeat of a program lasts; it has at least one step.
+        programs: name -> program.
+        repeats: number of turns.
+        seconds: approximate length of a program's turn, which has at least one step.
     """
-    turns = {}
+    steps = {}
     for name, run in programs.items():
         run(1)  # compiles, and fills caches
         run(1)
-        steps = max(1, math.ceil(seconds / _seconds(run, 1)))
-        turns[name] = functools.partial(_step, run, steps)
-    return _by_turns(turns, repeats)
+        steps[name] = max(1, math.ceil(seconds / _time_run(run, 1)))
+    return _take_turns(programs, steps, _average_step, repeats)
 
 
 def measure_started(
-    programs: dict[str, Callable[[int], None]], *, repeats: int, seconds: float
+    programs: Mapping[str, Run], *, repeats: int, seconds: float
 ) -> dict[str, Times]:
-    """As `measure`, for programs that take time to start and to end, which does not count.
+    """Times steps of programs whose start and end take time that must not count.
 
-    In its turn a program runs twice, from its start to its end: a few steps, then more. A step is
-    what the second run takes longer, over the steps that it has more; that is about `seconds`.
+    In its turn a program runs twice from start to end: a few steps, then more. The time of a step
+    is the difference between the two runs over the number of additional steps. The additional
+    steps take at least `seconds`.
 
     Raises:
-        InputError: `seconds` is too short to tell steps from what a start varies by.
+        InputError: `seconds` is too short to tell the steps from the variation of the start.
     """
-    turns = {}
+    steps = {}
     for name, run in programs.items():
-        run(STARTED)  # compiles, and fills caches
-        more = STARTED
-        # The lesser of two, for a start that happens to be long would end the search.
-        while more * min(_further_step(run, more), _further_step(run, more)) < seconds:
+        run(WARM_UP_STEPS)  # compiles, and fills caches
+        more = WARM_UP_STEPS
+        # The lesser of two, because one long start would end the search too early.
+        while more * min(_marginal_step(run, more), _marginal_step(run, more)) < seconds:
             more *= 2
-        turns[name] = functools.partial(_further_step, run, more)
-    return _by_turns(turns, repeats)
+        steps[name] = more
+    return _take_turns(programs, steps, _marginal_step, repeats)
 
 
-def _by_turns(turns, repeats) -> dict[str, Times]:
-    found = {name: [] for name in turns}
+def _take_turns(
+    programs: Mapping[str, Run],
+    steps: Mapping[str, int],
+    time_step: Callable[[Run, int], float],
+    repeats: int,
+) -> dict[str, Times]:
+    turns: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repeats):
-        for name, turn in turns.items():
-            seconds = turn()
+        for name, run in programs.items():
+            seconds = time_step(run, steps[name])
             if seconds <= 0:
                 raise InputError(f"{name}: more steps took less time: use a longer --seconds")
-            found[name].append(seconds)
-    return {name: Times(tuple(values)) for name, values in found.items()}
+            turns[name].append(seconds)
+    return {name: Times(tuple(values)) for name, values in turns.items()}
 
 
-def _step(run, n):
-    return _seconds(run, n) / n
+def _average_step(run: Run, steps: int) -> float:
+    return _time_run(run, steps) / steps
 
 
-def _further_step(run, n):
-    short = _seconds(run, STARTED)
-    return (_seconds(run, STARTED + n) - short) / n
+def _marginal_step(run: Run, steps: int) -> float:
+    short = _time_run(run, WARM_UP_STEPS)
+    return (_time_run(run, WARM_UP_STEPS + steps) - short) / steps
 
 
-def _seconds(run, n):
+def _time_run(run: Run, steps: int) -> float:
     began = time.perf_counter()
-    run(n)
+    run(steps)
     return time.perf_counter() - began
 
 
-def rates(name: str, times: Times, items: int) -> dict:
-    """{name: items a second in the median turn, name_range: in the slowest and the fastest}."""
-    found = {name: items / times.median}
-    return found | {f"{name}_range": (items / times.largest, items / times.least)}
+def rates(name: str, times: Times, items: int) -> dict[str, Any]:
+    """Returns {name: items a second in the median turn, name_range: (slowest, fastest) turn}."""
+    extremes = (items / times.largest, items / times.least)
+    return {name: items / times.median, f"{name}_range": extremes}
 
 
-def ratio(name: str, times: Times, others: Times) -> dict:
-    """{name: the others' median over ours, name_range: the least and largest of one turn}."""
-    by_turn = [other / own for own, other in zip(times.turns, others.turns, strict=True)]
-    return {name: others.median / times.median, f"{name}_range": (min(by_turn), max(by_turn))}
+def ratio(name: str, times: Times, reference: Times) -> dict[str, Any]:
+    """Returns {name: median of `reference` over that of `times`, name_range: (least, largest)}.
+
+    The range is that of the ratios within one turn.
+    """
+    by_turn = [other / own for own, other in zip(times.turns, reference.turns, strict=True)]
+    extremes = (min(by_turn), max(by_turn))
+    return {name: reference.median / times.median, f"{name}_range": extremes}

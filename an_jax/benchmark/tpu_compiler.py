@@ -1,7 +1,9 @@
-"""Programs for the TPU's compiler, which needs no TPU."""
+"""Programs lowered for the TPU compiler, which needs no TPU."""
 
 import importlib.util
 import os
+from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,48 +16,54 @@ from an_jax.data.images.normalization import normalize_images
 from an_jax.errors import InputError
 from an_jax.training.config import check_config
 from an_jax.training.optimizer import cosine_schedule, sgd
-from an_jax.training.step import init_state, make_train_step
+from an_jax.training.step import TrainState, init_state, make_train_step
+
+T = TypeVar("T")
 
 
 def look_for_no_tpu() -> None:
-    """Keeps jax and libtpu from searching for a TPU and its metadata server: the compiler needs
-    none. To be called before anything else of jax."""
+    """Keeps jax and libtpu from searching for a TPU and its metadata server.
+
+    Must be called before jax is used.
+    """
     jax.config.update("jax_platforms", "cpu")
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "none")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 
-def tpu_devices(topology: str) -> list:
-    """Devices to compile for; no TPU is needed.
+def tpu_devices(topology: str) -> list[jax.Device]:
+    """Returns the devices of a topology, to compile for; no TPU is needed.
 
     Raises:
         InputError: libtpu is not installed, or there is no such topology.
     """
     if topology.split(":")[0] not in TPUS:
         raise InputError(
-            f"unknown topology {topology!r}: a generation of {', '.join(TPUS)} and a shape, "
-            "such as v5e:4x4"
+            f"unknown topology {topology!r}: expected a generation ({', '.join(TPUS)}) and a "
+            "shape, such as v5e:4x4"
         )
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
             "the TPU compiler is not installed: pip install libtpu==0.0.42 (Linux on x86-64), "
-            "best into an environment of its own"
+            "best in a separate environment"
         )
     try:
-        # A v4 chip has two cores, which work as one device; others do by themselves.
+        # The two cores of a v4 chip form one device only with this option.
         options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
         return topologies.get_topology_desc(topology, platform="tpu", **options).devices
-    except Exception as error:  # whatever libtpu makes of a wrong shape
+    except Exception as error:  # libtpu raises various errors for a wrong shape
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"no topology {topology!r}: {reason}") from error
 
 
-def lower_step(config: ml_collections.ConfigDict, devices: list) -> jax.stages.Lowered:
-    """The training step of a configuration for devices of a topology, ready to be compiled.
+def lower_step(
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device]
+) -> jax.stages.Lowered:
+    """Lowers the training step of a configuration for devices of a topology.
 
     Raises:
-        InputError: the configuration is impossible on so many devices.
+        InputError: the configuration is invalid for this number of devices.
     """
     check_config(config, len(devices))
     mesh = parallel.make_mesh(config.bn_group_size, devices)
@@ -77,34 +85,41 @@ def lower_step(config: ml_collections.ConfigDict, devices: list) -> jax.stages.L
         label_smoothing=config.label_smoothing,
         mixup_alpha=config.mixup,
     )
-    state = jax.eval_shape(
-        lambda p, s: init_state(split._replace(params=p, batch_stats=s), optimizer), *split[1:]
-    )
+
+    def make_state(params: functional.Arrays, batch_stats: functional.Arrays) -> TrainState:
+        return init_state(functional.Split(split.definition, params, batch_stats), optimizer)
+
+    state = jax.eval_shape(make_state, split.params, split.batch_stats)
     shape = (config.batch_size, config.image_size, config.image_size, 3)
     return step.lower(
-        _placed(state, parallel.replicated(mesh)),
+        _with_sharding(state, parallel.replicated(mesh)),
         jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh)),
         jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=parallel.batched(mesh)),
     )
 
 
-def lower_evaluation(config: ml_collections.ConfigDict, devices: list) -> jax.stages.Lowered:
-    """The same of evaluation: logits of uint8 images, `eval_batch_size` on all devices."""
+def lower_evaluation(
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device]
+) -> jax.stages.Lowered:
+    """Lowers evaluation: logits of uint8 images, `eval_batch_size` of them on all devices."""
     mesh = parallel.make_mesh(devices=devices)
     model = zoo.abstract_model(config.model, dtype=jnp.dtype(config.dtype))
     definition, *arrays = functional.split(model)
     preprocessing = zoo.get_architecture(config.model).preprocessing
 
-    def logits(params, batch_stats, images):
+    def logits(
+        params: functional.Arrays, batch_stats: functional.Arrays, images: jax.Array
+    ) -> jax.Array:
         images = normalize_images(images, preprocessing)
         return functional.apply_eval(definition, params, batch_stats, images)
 
     shape = (config.eval_batch_size, config.image_size, config.image_size, 3)
     images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh))
-    return jax.jit(logits).lower(*_placed(arrays, parallel.replicated(mesh)), images)
+    return jax.jit(logits).lower(*_with_sharding(arrays, parallel.replicated(mesh)), images)
 
 
-def _placed(tree, sharding):
+def _with_sharding(tree: T, sharding: jax.sharding.Sharding) -> T:
+    """Returns the tree of abstract arrays with a sharding."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )

@@ -28,7 +28,7 @@ class VideoList:
         try:
             import av  # noqa: F401
         except ImportError as error:
-            raise InputError("reading videos needs PyAV: pip install 'an_jax[video]'") from error
+            raise InputError("videos need PyAV: pip install -e '.[video]'") from error
 
     def __len__(self) -> int:
         return len(self.videos) * self.num_frames

@@ -83,7 +83,7 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise InputError("the digits come with scikit-learn: pip install 'an_jax[demo]'") from error
+        raise InputError("the digits need scikit-learn: pip install -e '.[demo]'") from error
     digits = load_digits()
     gray = ndimage.zoom(
         digits.images * (255 / 16), (1, SIDE / 8, SIDE / 8), order=1, grid_mode=True, mode="nearest"

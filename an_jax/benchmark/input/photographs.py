@@ -1,4 +1,4 @@
-"""Photographs to measure input with."""
+"""Photographs to measure input pipelines with."""
 
 from pathlib import Path
 
@@ -6,31 +6,31 @@ from PIL import Image
 
 from an_jax.errors import InputError
 
-SIZE = (500, 375)  # what most ImageNet images measure, pixels
+SIZE = (500, 375)  # the most common size of ImageNet images, pixels
 QUALITIES = (75, 90, 96)
 
 
-def photographs(folder: str | None, scratch: Path) -> list[Path]:
-    """The JPEGs of a folder, or scikit-learn's two photographs at ImageNet's size and qualities.
+def find_photographs(folder: str | None, scratch: Path) -> list[Path]:
+    """Returns the JPEGs of a folder, or writes scikit-learn's photographs at ImageNet's size.
 
     Args:
-        folder: is searched with all folders in it; None for scikit-learn's.
-        scratch: directory where those are put.
+        folder: searched recursively; None for scikit-learn's two photographs.
+        scratch: directory where those are written, in several JPEG qualities.
 
     Raises:
-        InputError: none there, or scikit-learn is not installed.
+        InputError: there are no JPEGs, or scikit-learn is not installed.
     """
     if folder is not None:
         endings = (".jpg", ".jpeg")
         files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in endings)
         if not files:
-            raise InputError(f"no JPEGs in {folder}")
+            raise InputError(f"{folder}: no JPEGs (*.jpg, *.jpeg)")
         return [file.absolute() for file in files]
     try:
         from sklearn.datasets import load_sample_images
     except ImportError:
         raise InputError(
-            "give --images FOLDER with JPEGs, or install scikit-learn: pip install -e '.[demo]'"
+            "the photographs need scikit-learn: pip install -e '.[demo]', or pass --images=FOLDER"
         ) from None
     for number, photograph in enumerate(load_sample_images().images):
         image = Image.fromarray(photograph).resize(SIZE, Image.Resampling.LANCZOS)

@@ -1,0 +1,1 @@
+"""PyTorch counterparts of the models and programs, for comparison."""
