@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import pytest
 
 import an_jax
-from an_jax import functional
 from convert.aognet_v2 import current_names
 from convert.recognise import recognise
 from tests import reference
@@ -87,9 +86,3 @@ def test_aognet_v2_float64(name, size, float64, record_error):
 
 def test_goldens_cover_every_model():
     assert an_jax.list_models() == reference.MODELS
-
-
-@pytest.mark.parametrize("name", reference.MODELS)
-def test_parameter_count(name):
-    params = reference.abstract_split(name).params
-    assert functional.count(params) == reference.manifest(name)["num_params"]
