@@ -51,22 +51,22 @@ def describe(name: str, image_size: int | None = None) -> str:
 
 def overview() -> str:
     """Returns tables of the papers' architectures and of the released checkpoints, in Markdown."""
-    rows = []
-    for name in zoo.list_models():
-        parts = summarize(name)
-        params, macs, activations = _totals(parts)
-        mixtures = [k for part in parts for k in part.norms.values()]
-        counts = (
-            len(mixtures) - mixtures.count(None),
-            mixtures.count(None),
-            sum(len(part.squeeze_excite) for part in parts),
-        )
-        costs = (f"{params:.3f}", f"{macs:.2f}", f"{activations:.2f}")
-        rows.append([name, *costs, *(str(count or "") for count in counts)])
+    rows = [_architecture(name) for name in zoo.list_models()]
     header = ["architecture", "parameters (M)", "GMACs", "activations (M)", "AN", "BN", "SE"]
     checkpoints = _published(RELEASED)
     alignment = "ll" + "r" * (len(checkpoints[0]) - 2)
     return _table([header, *rows], "lrrrrrr") + "\n" + _table(checkpoints, alignment)
+
+
+def _architecture(name: str) -> list[str]:
+    """Returns an architecture's row: name, costs, and numbers of AN, BN and SE."""
+    parts = summarize(name)
+    params, macs, activations = _totals(parts)
+    mixtures = [k for part in parts for k in part.norms.values()]
+    num_bn, num_se = mixtures.count(None), sum(len(part.squeeze_excite) for part in parts)
+    counts = (len(mixtures) - num_bn, num_bn, num_se)
+    costs = (f"{params:.3f}", f"{macs:.2f}", f"{activations:.2f}")
+    return [name, *costs, *(str(count or "") for count in counts)]
 
 
 def _published(names: Iterable[str]) -> list[list[str]]:

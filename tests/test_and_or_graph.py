@@ -68,7 +68,7 @@ def test_inputs_of_nodes(expected):
 
 @any_graph
 def test_grammar(graph):
-    """An interval's alternatives are the whole and its splits; a split's parts make up the whole."""
+    """An interval's alternatives are itself and its splits; a split's parts make it up."""
     for node in graph.nodes:
         if node.kind is Kind.OR:
             terminal, *splits = node.children
