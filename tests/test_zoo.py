@@ -131,7 +131,7 @@ def test_bfloat16(mode, record_error):
 
 
 @models(
-    fast={"resnet_50_an_all", "resnet_50_se_bn123", "resnetv1d_50_an", "mobilenetv2_an"}
+    fast={"resnet_50_se_bn123", "resnetv1d_50_an", "mobilenetv2_an"}
     | {"densenet_121_an", "aognet_12m_an"}
 )
 def test_dtypes(name):
@@ -166,7 +166,7 @@ def test_smallest_image(name, smallest):
 
 
 def test_maps_of_one_pixel():
-    logits = apply_eval(*reference.load("resnet_50_an_bn2"), reference.images(2, 32))
+    logits = apply_eval(*random_split(), reference.images(2, 4))
     assert np.isfinite(logits).all()
 
 
@@ -274,7 +274,7 @@ def test_weights_of_another_model(spoil, damaged):
 def test_wrong_classes_without_noise(damaged, noise, caplog):
     """A command prints one message, and no errors of orbax's threads."""
     other_classes(damaged)
-    for _ in range(15):
+    for _ in range(5):
         with pytest.raises(InputError):
             an_jax.load_model(damaged)
     settle()
