@@ -11,7 +11,7 @@ from an_jax.benchmark.torch_models import create_torch_model
 from an_jax.errors import InputError
 from convert.torch_layout import torch_layout
 from tests import reference
-from tests.test_goldens import models, relative_error
+from tests.goldens import models, relative_error
 
 FAST = {
     *("resnet_34_bn", "resnet_34_se_bn1", "resnet_50_bn", "resnet_50_an_bn2", "resnet_50_an_all"),
