@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("clear_caches", "float64")
 
 
 def make_step(name, mesh):
-    """Returns the compiled SGD step on the reference's images: (state, rate) -> (state, metrics)."""
+    """Returns the compiled step on the reference's images: (state, rate) -> (state, metrics)."""
     definition = reference.abstract_split(name, jnp.float64).definition
     size = int(reference.golden(name)["sgd_size"])
     images, labels = reference.images(8, size), reference.labels(8)
