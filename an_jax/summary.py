@@ -1,4 +1,4 @@
-"""Summaries: `python -m an_jax.summary resnet_50_an_bn2`; without a name, tables of all models."""
+"""Summarize a model: `python -m an_jax.summary resnet_50_an_bn2`; without a name, all models."""
 
 import argparse
 import math
@@ -14,14 +14,14 @@ from an_jax.zoo.released import RELEASED
 
 
 def describe(name: str, image_size: int | None = None) -> str:
-    """Totals of a model, a table of its parts, and its published results. Markdown.
+    """Returns a model's totals, a table of its parts, and its published results, in Markdown.
 
     Args:
-        name: a name of the zoo.
-        image_size: side of the image, pixels; by default the model's own.
+        name: a name in the zoo.
+        image_size: side of the image in pixels; by default the model's own.
 
     Raises:
-        InputError: unknown name, or an image too small for the model.
+        InputError: the name is unknown, or the image too small for the model.
     """
     parts = summarize(name, image_size)
     size = image_size or zoo.get_architecture(name).preprocessing.image_size
@@ -50,27 +50,27 @@ def describe(name: str, image_size: int | None = None) -> str:
 
 
 def overview() -> str:
-    """Tables of all architectures of the papers, and of all released checkpoints. Markdown."""
-    rows = []
-    for name in zoo.list_models():
-        parts = summarize(name)
-        params, macs, activations = _totals(parts)
-        mixtures = [k for part in parts for k in part.norms.values()]
-        counts = (
-            len(mixtures) - mixtures.count(None),
-            mixtures.count(None),
-            sum(len(part.squeeze_excite) for part in parts),
-        )
-        costs = (f"{params:.3f}", f"{macs:.2f}", f"{activations:.2f}")
-        rows.append([name, *costs, *(str(count or "") for count in counts)])
+    """Returns tables of the papers' architectures and of the released checkpoints, in Markdown."""
+    rows = [_architecture(name) for name in zoo.list_models()]
     header = ["architecture", "parameters (M)", "GMACs", "activations (M)", "AN", "BN", "SE"]
     checkpoints = _published(RELEASED)
     alignment = "ll" + "r" * (len(checkpoints[0]) - 2)
     return _table([header, *rows], "lrrrrrr") + "\n" + _table(checkpoints, alignment)
 
 
+def _architecture(name: str) -> list[str]:
+    """Returns an architecture's row: name, costs, and numbers of AN, BN and SE."""
+    parts = summarize(name)
+    params, macs, activations = _totals(parts)
+    mixtures = [k for part in parts for k in part.norms.values()]
+    num_bn, num_se = mixtures.count(None), sum(len(part.squeeze_excite) for part in parts)
+    counts = (len(mixtures) - num_bn, num_bn, num_se)
+    costs = (f"{params:.3f}", f"{macs:.2f}", f"{activations:.2f}")
+    return [name, *costs, *(str(count or "") for count in counts)]
+
+
 def _published(names: Iterable[str]) -> list[list[str]]:
-    """Header and a row a checkpoint: name, recipe, published results of each test set."""
+    """Returns a header, and a row for each checkpoint: name, recipe, published results."""
     columns = next(iter(RELEASED.values())).results
     rows = [["top-1 / top-5 (%)", "recipe", *columns]]
     for name in names:
@@ -84,16 +84,16 @@ def _published(names: Iterable[str]) -> list[list[str]]:
 
 
 def _totals(parts: list[Part]) -> tuple[float, float, float]:
-    """Millions of parameters, GMACs, millions of activations."""
+    """Returns millions of parameters, GMACs, and millions of activations."""
     return (
-        sum(one.params for one in parts) / 1e6,
-        sum(one.macs for one in parts) / 1e9,
-        sum(one.activations for one in parts) / 1e6,
+        sum(part.params for part in parts) / 1e6,
+        sum(part.macs for part in parts) / 1e9,
+        sum(part.activations for part in parts) / 1e6,
     )
 
 
 def _describe_norms(part: Part) -> str:
-    by_mixtures = defaultdict(list)
+    by_mixtures: dict[int | None, list[str]] = defaultdict(list)
     for path, mixtures in part.norms.items():
         by_mixtures[mixtures].append(path)
     texts = [f"{len(by_mixtures.pop(None))} BN"] if None in by_mixtures else []
@@ -106,17 +106,18 @@ def _describe_norms(part: Part) -> str:
 
 
 def compress(paths: Iterable[str]) -> list[str]:
-    """Paths that differ in numbers only as one: layer1.0.norm2, layer1.1.norm2 ->
+    """Joins paths that differ only in numbers: layer1.0.norm2 and layer1.1.norm2 become
     layer1.{0..1}.norm2."""
-    groups = defaultdict(list)
+    groups: dict[str, list[list[int]]] = defaultdict(list)
     for path in paths:
         groups[re.sub(r"\d+", "{}", path)].append([int(n) for n in re.findall(r"\d+", path)])
     patterns = []
     for form, rows in groups.items():
         columns = [sorted(set(column)) for column in zip(*rows, strict=True)]
-        every_combination = math.prod(map(len, columns)) == len(rows)
-        for numbers in [columns] if every_combination else [[[n] for n in row] for row in rows]:
-            patterns.append(form.format(*map(_braces, numbers)))
+        if math.prod(map(len, columns)) == len(rows):  # every combination of the numbers
+            patterns.append(form.format(*map(_braces, columns)))
+        else:
+            patterns += [form.format(*row) for row in rows]
     return patterns
 
 
@@ -129,26 +130,35 @@ def _braces(numbers: list[int]) -> str:
 
 
 def _table(rows: Iterable[Iterable[str]], alignment: str) -> str:
-    """Markdown with aligned columns; the first row is the header, alignment has "l" or "r"."""
-    header, *rows = (list(row) for row in rows)
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    """Returns Markdown with aligned columns.
+
+    Args:
+        rows: the header, then the others.
+        alignment: "l" or "r" for each column.
+    """
+    header, *body = (list(row) for row in rows)
+    widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     columns = list(zip(alignment, widths, strict=True))
     rule = ["-" * (width - 1) + (":" if side == "r" else "-") for side, width in columns]
     lines = (
         [f"{c:{'>' if side == 'r' else '<'}{w}}" for c, (side, w) in zip(row, columns, strict=True)]
-        for row in (header, rule, *rows)
+        for row in (header, rule, *body)
     )
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def main(argv=None) -> int:
-    """Prints the summary of a model, or of all; returns the exit status."""
+def main(argv: list[str] | None = None) -> int:
+    """Prints the summary of one model or of all, and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m an_jax.summary", description=__doc__)
-    parser.add_argument("model", nargs="?", help="an architecture; default: tables of all")
-    parser.add_argument("--image_size", type=int, help="pixels (default: the model's own)")
+    parser.add_argument(
+        "model", nargs="?", help="name of an architecture (default: tables of all models)"
+    )
+    parser.add_argument(
+        "--image_size", type=int, help="side of the image in pixels (default: the model's own)"
+    )
     args = parser.parse_args(argv)
     if args.image_size and not args.model:
-        parser.error("--image_size goes with a model")
+        parser.error("--image_size needs a model")
     return exit_status(
         lambda: print(describe(args.model, args.image_size) if args.model else overview(), end="")
     )

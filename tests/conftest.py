@@ -22,13 +22,27 @@ from tests.small_model import random_split, save, softmax_of
 
 @pytest.fixture
 def record_error(record_property):
-    """Passes an error on, and keeps it for the report (`--junit-xml`)."""
+    """Returns a function that stores an error in the report (`--junit-xml`) and passes it on."""
 
-    def record(error):
-        record_property("error", f"{error:.1e}")
+    def record(error, name="error"):
+        record_property(name, f"{error:.1e}")
         return error
 
     return record
+
+
+@pytest.fixture
+def float64():
+    """Enables float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def clear_caches():
+    """Drops compiled programs after the test: those of all models would fill the memory."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -61,9 +61,15 @@ def labels(n: int, num_classes: int = 1000, seed: int = 0) -> np.ndarray:
     return _rng(f"labels/{seed}").integers(0, num_classes, size=n, dtype=np.int64)
 
 
+@functools.cache
+def abstract_split(name: str, dtype=jnp.float32) -> functional.Split:
+    """The model as shapes and dtypes, taken apart; tracing an AOGNet takes some seconds."""
+    return functional.split(zoo.abstract_model(name, dtype=dtype))
+
+
 def load(name: str, dtype=jnp.float32, source: dict | None = None) -> functional.Split:
     """The model with its synthetic weights (or those of `source`, by PyTorch key), taken apart."""
-    split = functional.split(zoo.abstract_model(name, dtype=dtype))
+    split = abstract_split(name, dtype)
     source = source or state_dict(name)
     arrays = {t.path: t.from_torch(source[t.key]) for t in torch_layout(name, 1000) if t.path}
     kept = jnp.promote_types(dtype, jnp.float32)

@@ -1,4 +1,4 @@
-"""The And-Or graph: node by node against the reference's, its rules on any line, its picture."""
+"""The And-Or graph: the reference's nodes, the rules of the grammar, and the picture."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_nodes(expected):
 
 
 @used_graphs
-def test_what_nodes_gather(expected):
+def test_inputs_of_nodes(expected):
     graph, rng = build(expected), np.random.default_rng(0)
     outputs = {node: jnp.array(rng.normal(size=(2, 3, 3, 5 * node.width))) for node in graph.nodes}
     by_id = {node.id: np.asarray(output) for node, output in outputs.items()}
@@ -68,7 +68,7 @@ def test_what_nodes_gather(expected):
 
 @any_graph
 def test_grammar(graph):
-    """Alternatives of an interval are itself and its splits; parts of a split make it up."""
+    """An interval's alternatives are itself and its splits; a split's parts make it up."""
     for node in graph.nodes:
         if node.kind is Kind.OR:
             terminal, *splits = node.children
@@ -91,7 +91,7 @@ def test_grammar(graph):
 
 @any_graph
 def test_lateral_connections(graph):
-    """They chain all nodes of a kind and width, without a cycle."""
+    """They chain all nodes of a kind and width, without cycles."""
     seen = set()
     for node in graph.bottom_up:
         assert seen.issuperset(node.inputs)
@@ -131,7 +131,7 @@ def test_block_widths(arguments, expected):
 
 @pytest.mark.parametrize("dim", range(1, 9))
 def test_picture(dim, tmp_path, monkeypatch):
-    """Every node stands in a place of its own, and every edge is drawn."""
+    """Each node has a place of its own, and every edge is drawn."""
     edges = []
     monkeypatch.setattr(
         Axes, "annotate", lambda _, text, tip, tail, **style: edges.append((tail, tip))
@@ -144,7 +144,7 @@ def test_picture(dim, tmp_path, monkeypatch):
     assert len({place for edge in edges for place in edge}) == len(graph.nodes)
 
 
-def test_picture_that_cannot_be(tmp_path, capsys):
+def test_picture_refuses(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["2", str(tmp_path / "file" / "graph.png")]) == 1
     assert "cannot write" in capsys.readouterr().err
@@ -153,7 +153,7 @@ def test_picture_that_cannot_be(tmp_path, capsys):
             main([dim, str(tmp_path / "graph.png")])
 
 
-def test_what_no_graph_is_of():
+def test_invalid_arguments():
     with pytest.raises(ValueError, match="at least one primitive"):
         AndOrGraph(0)
     options = {"dtype": jnp.float32, "rngs": nnx.Rngs(0)}

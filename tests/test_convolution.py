@@ -1,4 +1,4 @@
-"""The forms of convolution and pooling for CPUs: the same numbers as XLA's own operations."""
+"""The CPU forms of convolution and pooling, compared with XLA's own operations."""
 
 import jax
 import jax.numpy as jnp
@@ -42,24 +42,24 @@ def native(x, kernel, stride, padding, groups):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_values_and_gradients_are_those_of_the_native_operation(case):
+def test_values_and_gradients(case):
     n, height, width, c_in, c_out, size, *options = case
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         x = jnp.asarray(rng.standard_normal((n, height, width, c_in)))
         kernel = jnp.asarray(rng.standard_normal((size, size, c_in // options[2], c_out)))
         expected, expected_back = jax.vjp(lambda x, k: native(x, k, *options), x, kernel)
-        found, back = jax.vjp(jax.jit(lambda x, k: convolve(x, k, *options)), x, kernel)
+        actual, back = jax.vjp(jax.jit(lambda x, k: convolve(x, k, *options)), x, kernel)
         gradient = jnp.asarray(rng.standard_normal(expected.shape))
-        for ours, theirs in zip(
-            (found, *back(gradient)), (expected, *expected_back(gradient)), strict=True
-        ):
+        actual = (actual, *jax.jit(back)(gradient))
+        expected = (expected, *jax.jit(expected_back)(gradient))
+        for ours, theirs in zip(actual, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11)
 
 
 @KINDS
-def test_bfloat16_is_as_near_as_its_rounding(case):
-    """On maps of many pixels, where sums in bfloat16 itself would be off by several percent."""
+def test_bfloat16_errors_are_one_rounding(case):
+    """On maps of many pixels, where sums in bfloat16 would be off by several percent."""
     _, _, _, c_in, c_out, size, *options = case
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.uniform(0, 1, (4, 40, 40, c_in)), jnp.bfloat16)
@@ -77,8 +77,8 @@ def test_bfloat16_is_as_near_as_its_rounding(case):
 
 
 @KINDS
-def test_replicated_kernels_get_the_sum_of_the_devices_gradients(case):
-    """Under jax.shard_map, whether or not the kernel is cast to vary before it is used."""
+def test_gradients_of_replicated_kernels_are_summed_over_devices(case):
+    """Under jax.shard_map, the convolution itself casts the replicated kernel to vary."""
     _, height, width, c_in, c_out, size, *options = case
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((4, height, width, c_in)), jnp.float32)
@@ -96,7 +96,7 @@ def test_replicated_kernels_get_the_sum_of_the_devices_gradients(case):
 
 @KINDS
 def test_any_number_of_images(case):
-    """None at all, and a number that the exported program does not know."""
+    """No images, and a symbolic number of images in an exported program."""
     _, height, width, c_in, c_out, size, *options = case
     kernel = jnp.ones((size, size, c_in // options[2], c_out))
 
@@ -135,7 +135,7 @@ def test_accelerators_get_one_convolution(case):
 @pytest.mark.parametrize(
     "case", [(9, 8, 3, 2, 1), (8, 8, 2, 2, 0), (7, 9, 2, 2, 0), (8, 7, 3, 2, 1)], ids=str
 )
-def test_max_pool_and_its_gradient_are_pytorchs_also_on_ties(case):
+def test_max_pool_and_its_gradient_match_pytorch_on_ties(case):
     height, width, window, stride, padding = case
     rng = np.random.default_rng(0)
     x = np.round(rng.standard_normal((2, height, width, 3))).astype(np.float32)
@@ -163,7 +163,7 @@ def test_infinities_and_nan_pass_through_max_pool():
     assert np.isneginf(y[1, 1])
 
 
-def test_the_gradient_of_max_pool_goes_to_nan_and_not_past_it():
+def test_gradient_of_max_pool_goes_to_nan():
     x = np.zeros((1, 2, 2, 1), np.float32)
     x[0, 1, 0] = np.nan
     by_x = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x, 2, 2))))(x)[0, :, :, 0]

@@ -27,6 +27,7 @@ from an_jax.nn import (
 from an_jax.nn.attentive_norm import descriptor, hard_sigmoid
 from an_jax.nn.moments import sample_moments
 from tests import reference
+from tests.goldens import relative_error
 
 FIXTURE = np.load(reference.FIXTURES / "layers.npz")
 ATTENTIVE_NORMS = {
@@ -45,17 +46,6 @@ PATHS = {
     "1.running_mean": "attention.1.mean",
     "1.running_var": "attention.1.var",
 }
-
-
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
-def relative_error(actual, expected):
-    """Largest difference over the largest expected magnitude."""
-    return float(np.max(np.abs(np.asarray(actual) - expected)) / np.max(np.abs(expected)))
 
 
 def nhwc(array):

@@ -11,7 +11,7 @@ from an_jax.benchmark.pytorch.models import create_torch_model
 from an_jax.errors import InputError
 from convert.torch_layout import torch_layout
 from tests import reference
-from tests.test_goldens import models, relative_error
+from tests.goldens import models, relative_error
 
 # One of each kind of block, of norm and of stem; the others run with the slow tests.
 FAST = {"resnet_34_se_bn1", "resnet_50_se_bn123", "resnet_50_an_all"}

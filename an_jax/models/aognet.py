@@ -1,16 +1,19 @@
 """AOGNet (Li, Song, Wu: "AOGNets: Compositional Grammatical Architectures", CVPR 2019), BN or AN.
 
-A building block divides its input's channels into a line of primitives, parses that line with an
-And-Or graph, and computes a bottleneck at every node of the graph, bottom-up.
+A building block divides its input's channels into a line of primitives, parses the line with an
+And-Or graph, and computes a bottleneck at each node of the graph, bottom-up.
 """
 
+import functools
 import itertools
 import math
-from typing import NamedTuple
+import operator
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from an_jax.models.and_or_graph import AndOrGraph, Kind, Node, and_or_graph
 from an_jax.nn import (
@@ -18,6 +21,8 @@ from an_jax.nn import (
     Classifier,
     Conv,
     ConvNorm,
+    Layer,
+    Options,
     Sequential,
     avg_pool,
     global_avg_pool,
@@ -30,8 +35,14 @@ BOTTLENECK_RATIO = 0.25
 
 
 class Stage(NamedTuple):
-    """What is the same in all AOGNets: number of primitives, which graph over them, probability
-    of dropping a channel, mixture components of AN."""
+    """The settings of a stage that all AOGNets share.
+
+    Attributes:
+        dim: number of primitives.
+        wide_left: which And-Or graph parses them (see AndOrGraph).
+        dropout: probability that training drops a channel.
+        num_mixtures: AN's mixture components.
+    """
 
     dim: int
     wide_left: bool
@@ -48,30 +59,40 @@ STAGES = (
 
 
 class NodeOperator(nnx.Module):
-    """What every node computes: a bottleneck of three convolutions with a shortcut.
+    """The operator of a node: a bottleneck of three convolutions with a shortcut.
 
     Args:
         in_features, out_features: numbers of channels.
-        num_mixtures: of AN in place of the second norm; None for BN.
-        dropout: probability that a channel of the bottleneck's output is dropped in training.
-        dtype, rngs: compute dtype, and source of the initialization.
+        num_mixtures: components of AN as the second norm; None for BN.
+        dropout: probability that training drops a channel of the bottleneck's output.
+        **options: dtype and rngs.
     """
 
-    def __init__(self, in_features, out_features, *, num_mixtures, dropout, dtype, rngs):
-        kwargs = {"dtype": dtype, "rngs": rngs}
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        num_mixtures: int | None,
+        dropout: float,
+        **options: Unpack[Options],
+    ):
         planes = int(BOTTLENECK_RATIO * out_features + 0.5)
-        self.conv1 = Conv(in_features, planes, 1, **kwargs)
-        self.norm1 = BatchNorm(planes, dtype=dtype)
-        self.conv2 = Conv(planes, planes, 3, padding=1, **kwargs)
-        self.norm2 = norm_layer(planes, num_mixtures, **kwargs)
-        self.conv3 = Conv(planes, out_features, 1, **kwargs)
-        self.norm3 = BatchNorm(out_features, dtype=dtype)
+        self.conv1 = Conv(in_features, planes, 1, **options)
+        self.norm1 = BatchNorm(planes, **options)
+        self.conv2 = Conv(planes, planes, 3, padding=1, **options)
+        self.norm2 = norm_layer(planes, num_mixtures, **options)
+        self.conv3 = Conv(planes, out_features, 1, **options)
+        self.norm3 = BatchNorm(out_features, **options)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
-        same = in_features == out_features
-        self.downsample = identity if same else ConvNorm(in_features, out_features, 1, **kwargs)
+        self.downsample: Layer = (
+            identity
+            if in_features == out_features
+            else ConvNorm(in_features, out_features, 1, **options)
+        )
 
     def __call__(self, x: jax.Array, shortcut: jax.Array) -> jax.Array:
-        """x and shortcut [N, H, W, in_features] -> [N, H, W, out_features]."""
+        """Maps x and shortcut [N, H, W, in_features] to [N, H, W, out_features]."""
         y = jax.nn.relu(self.norm1(self.conv1(x)))
         y = jax.nn.relu(self.norm2(self.conv2(y)))
         y = self.dropout(self.norm3(self.conv3(y)))
@@ -81,22 +102,28 @@ class NodeOperator(nnx.Module):
 class AOGBlock(nnx.Module):
     """A building block: an And-Or graph with an operator at each node.
 
-    Terminal-nodes take the channels of their interval of primitives, And-nodes concatenate their
-    children, Or-nodes add theirs up. A lateral node's output is added to that. Only nodes over the
-    whole line of primitives have AN.
+    A Terminal-node takes the channels of its interval of primitives, an And-node concatenates its
+    children, an Or-node adds them up. The output of a lateral node is added to that. Only nodes
+    over the whole line of primitives have AN.
 
     Args:
         in_features, out_features: numbers of channels, multiples of the number of primitives.
         stage: the graph, and dropout.
-        num_mixtures: of AN; None for BN.
-        dtype, rngs: compute dtype, and source of the initialization.
+        num_mixtures: components of AN; None for BN.
+        **options: dtype and rngs.
 
     Raises:
-        ValueError: the channels cannot be divided into primitives.
+        ValueError: the number of primitives does not divide the channels.
     """
 
-    def __init__(self, in_features, out_features, stage: Stage, num_mixtures, *, dtype, rngs):
-        kwargs = {"dtype": dtype, "rngs": rngs}
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        stage: Stage,
+        num_mixtures: int | None,
+        **options: Unpack[Options],
+    ):
         self.stage = stage
         for features in (in_features, out_features):
             if features % stage.dim:
@@ -109,18 +136,18 @@ class AOGBlock(nnx.Module):
                 features,
                 num_mixtures=num_mixtures if node.width == stage.dim else None,
                 dropout=stage.dropout,
-                **kwargs,
+                **options,
             )
             setattr(self, f"node_{node.id}", operator)
-        self.extra_norm_ac = Sequential([BatchNorm(out_features, dtype=dtype), jax.nn.relu])
+        self.extra_norm_ac = Sequential([BatchNorm(out_features, **options), jax.nn.relu])
 
     @property
     def graph(self) -> AndOrGraph:
-        """The And-Or graph (no attribute: those of a module are compared when it is jitted)."""
+        """The And-Or graph; not an attribute, because jit compares the attributes of modules."""
         return and_or_graph(self.stage.dim, self.stage.wide_left)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, in_features] -> [N, H, W, out_features]."""
+        """Maps x [N, H, W, in_features] to [N, H, W, out_features]."""
         graph, primitive = self.graph, x.shape[-1] // self.stage.dim
         outputs: dict[Node, jax.Array] = {}
         for node in graph.bottom_up:
@@ -135,12 +162,11 @@ class AOGBlock(nnx.Module):
 def gather(
     graph: AndOrGraph, node: Node, outputs: dict[Node, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """Inputs of an And- or Or-node's operator: of its bottleneck, and of its shortcut; both
-    [N, H, W, C], like the outputs.
+    """Returns the inputs of an And- or Or-node's bottleneck and of its shortcut, [N, H, W, C].
 
-    The root reaches a node along as many shortcuts as there are paths. In the shortcut a child that
-    more paths lead to than to the node is scaled down accordingly; the bottleneck sees it whole.
-    A lateral node joins the shortcut too, unless their common parent adds it there already.
+    A child may have more paths from the root than the node. In the shortcut it is scaled by the
+    ratio of the node's paths to its own; in the bottleneck it is not scaled. The output of a
+    lateral node is added to the shortcut too, unless a common parent adds it there.
     """
     parts = [outputs[child] for child in node.children]
     scales = [node.num_paths / child.num_paths for child in node.children]
@@ -154,19 +180,21 @@ def gather(
 
 
 def combine(kind: Kind, parts: list[jax.Array]) -> jax.Array:
-    """Composition of an And-node's parts, or the sum of an Or-node's alternatives."""
-    return jnp.concatenate(parts, axis=-1) if kind is Kind.AND else sum(parts)
+    """Concatenates an And-node's parts, or adds up an Or-node's alternatives."""
+    if kind is Kind.AND:
+        return jnp.concatenate(parts, axis=-1)
+    return functools.reduce(operator.add, parts)
 
 
 class Transition(nnx.Module):
     """Halves the resolution ahead of a stage: 1x1 convolution, BN, ReLU, average pooling."""
 
-    def __init__(self, features, *, dtype, rngs):
-        kwargs = {"activation": jax.nn.relu, "dtype": dtype, "rngs": rngs}
-        self.transition = Sequential([ConvNorm(features, features, 1, **kwargs), avg_pool])
+    def __init__(self, features: int, **options: Unpack[Options]):
+        conv = ConvNorm(features, features, 1, activation=jax.nn.relu, **options)
+        self.transition = Sequential([conv, avg_pool])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, C] -> [N, H // 2, W // 2, C]."""
+        """Maps x [N, H, W, C] to [N, H // 2, W // 2, C]."""
         return self.transition(x)
 
 
@@ -176,9 +204,10 @@ class AOGNet(nnx.Module):
     Args:
         widths: channels of the stem and after each stage.
         depths: number of blocks of each stage.
-        attentive: whether AN stands in place of BN in the nodes over all primitives.
-        num_classes: size of the head.
+        attentive: whether the second norms of nodes over all primitives are AN.
+        num_classes: number of logits.
         dtype: compute dtype; parameters, statistics and logits are at least float32.
+        rngs: source of the initialization.
     """
 
     def __init__(
@@ -188,44 +217,46 @@ class AOGNet(nnx.Module):
         *,
         attentive: bool,
         num_classes: int,
-        dtype=jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        kwargs = {"dtype": dtype, "rngs": rngs}
+        options = Options(dtype=dtype, rngs=rngs)
         half = widths[0] // 2
-        stem = {"activation": jax.nn.relu, "padding": 1, **kwargs}
+        relu = jax.nn.relu
         self.stem = Sequential(
             [
-                ConvNorm(3, half, 3, stride=2, **stem),
-                ConvNorm(half, half, 3, **stem),
-                ConvNorm(half, widths[0], 3, **stem),
+                ConvNorm(3, half, 3, stride=2, padding=1, activation=relu, **options),
+                ConvNorm(half, half, 3, padding=1, activation=relu, **options),
+                ConvNorm(half, widths[0], 3, padding=1, activation=relu, **options),
             ]
         )
         for number, (stage, depth) in enumerate(zip(STAGES, depths, strict=True), start=1):
             features = block_widths(widths[number - 1], widths[number], depth, stage.dim)
             mixtures = stage.num_mixtures if attentive else None
-            blocks = []
+            blocks: list[Layer] = []
             for i, (in_features, out_features) in enumerate(itertools.pairwise(features)):
-                reduced = number > 1 and i == 0
-                blocks.append(Transition(in_features, **kwargs) if reduced else identity)
-                blocks.append(AOGBlock(in_features, out_features, stage, mixtures, **kwargs))
+                is_reduced = number > 1 and i == 0
+                blocks.append(Transition(in_features, **options) if is_reduced else identity)
+                blocks.append(AOGBlock(in_features, out_features, stage, mixtures, **options))
             setattr(self, f"layer{number}", Sequential(blocks))
-        self.fc = Classifier(widths[-1], num_classes, **kwargs)
+        self.fc = Classifier(widths[-1], num_classes, **options)
 
     def features(self, images: jax.Array) -> list[jax.Array]:
-        """images [N, H, W, 3] -> the stem's output after pooling, then each stage's (NHWC)."""
+        """Maps images [N, H, W, 3] to the stem's output after pooling and each stage's (NHWC)."""
         outputs = [max_pool(self.stem(images), 2, 2)]
         for number in range(1, len(STAGES) + 1):
             outputs.append(getattr(self, f"layer{number}")(outputs[-1]))
         return outputs
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """images: normalized [N, H, W, 3] -> logits [N, num_classes], at least float32."""
+        """Maps normalized images [N, H, W, 3] to logits [N, num_classes], at least float32."""
         return self.fc(global_avg_pool(self.features(images)[-1]))
 
 
 def block_widths(first: int, last: int, depth: int, dim: int) -> list[int]:
-    """Channels before, between and after the blocks of a stage: equal steps, but each the nearest
-    multiple of dim (the lower of two), and the last what is left."""
+    """Returns the channels before, between and after the blocks of a stage.
+
+    The steps are equal: the nearest multiple of dim, or the lower of two. The last takes the rest.
+    """
     step = dim * math.ceil((last - first) // depth / dim - 0.5)
     return [first + i * step for i in range(depth)] + [last]

@@ -1,14 +1,19 @@
 """DenseNet-121 (Huang et al., CVPR 2017) with BN or AN."""
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from an_jax.nn import (
     BatchNorm,
     Classifier,
     Conv,
     ConvNorm,
+    Layer,
+    Options,
     Sequential,
     avg_pool,
     global_avg_pool,
@@ -29,39 +34,40 @@ class DenseLayer(nnx.Module):
     Args:
         in_features: number of channels of all earlier outputs together.
         num_mixtures: of AN as the second norm; None for BN.
-        dtype, rngs: compute dtype, and source of the initialization.
+        **options: dtype and rngs.
     """
 
-    def __init__(self, in_features, num_mixtures, *, dtype, rngs):
-        kwargs = {"dtype": dtype, "rngs": rngs}
-        self.norm1 = BatchNorm(in_features, dtype=dtype)
-        self.conv1 = Conv(in_features, BOTTLENECK_FEATURES, 1, **kwargs)
-        self.norm2 = norm_layer(BOTTLENECK_FEATURES, num_mixtures, **kwargs)
-        self.conv2 = Conv(BOTTLENECK_FEATURES, GROWTH_RATE, 3, padding=1, **kwargs)
+    def __init__(self, in_features: int, num_mixtures: int | None, **options: Unpack[Options]):
+        self.norm1 = BatchNorm(in_features, **options)
+        self.conv1 = Conv(in_features, BOTTLENECK_FEATURES, 1, **options)
+        self.norm2 = norm_layer(BOTTLENECK_FEATURES, num_mixtures, **options)
+        self.conv2 = Conv(BOTTLENECK_FEATURES, GROWTH_RATE, 3, padding=1, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, in_features] -> [N, H, W, GROWTH_RATE]."""
+        """Maps x [N, H, W, in_features] to [N, H, W, GROWTH_RATE]."""
         y = self.conv1(jax.nn.relu(self.norm1(x)))
         return self.conv2(jax.nn.relu(self.norm2(y)))
 
 
 class DenseBlock(nnx.Module):
-    """Layers that each take the outputs of all before, and the block's input.
+    """Layers that each take the block's input and the outputs of all earlier layers.
 
     Args:
         in_features: number of channels of the block's input.
         depth: number of layers.
-        num_mixtures, dtype, rngs: as in DenseLayer.
+        num_mixtures, **options: as in DenseLayer.
     """
 
-    def __init__(self, in_features, depth, num_mixtures, *, dtype, rngs):
+    def __init__(
+        self, in_features: int, depth: int, num_mixtures: int | None, **options: Unpack[Options]
+    ):
         self.depth = depth
         for i in range(depth):
-            layer = DenseLayer(in_features + i * GROWTH_RATE, num_mixtures, dtype=dtype, rngs=rngs)
+            layer = DenseLayer(in_features + i * GROWTH_RATE, num_mixtures, **options)
             setattr(self, f"denselayer{i + 1}", layer)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, C] -> x and all outputs, [N, H, W, C + depth GROWTH_RATE]."""
+        """Maps x [N, H, W, C] to x and all outputs, [N, H, W, C + depth GROWTH_RATE]."""
         for i in range(self.depth):
             layer = getattr(self, f"denselayer{i + 1}")
             x = jnp.concatenate([x, layer(x)], axis=-1)
@@ -71,12 +77,12 @@ class DenseBlock(nnx.Module):
 class Transition(nnx.Module):
     """BN, ReLU, 1x1 convolution to half the channels, average pooling to half the resolution."""
 
-    def __init__(self, in_features, *, dtype, rngs):
-        self.norm = BatchNorm(in_features, dtype=dtype)
-        self.conv = Conv(in_features, in_features // 2, 1, dtype=dtype, rngs=rngs)
+    def __init__(self, in_features: int, **options: Unpack[Options]):
+        self.norm = BatchNorm(in_features, **options)
+        self.conv = Conv(in_features, in_features // 2, 1, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, C] -> [N, H // 2, W // 2, C // 2]."""
+        """Maps x [N, H, W, C] to [N, H // 2, W // 2, C // 2]."""
         return avg_pool(self.conv(jax.nn.relu(self.norm(x))))
 
 
@@ -84,9 +90,10 @@ class DenseNet(nnx.Module):
     """DenseNet-121 for images of at least 29 px.
 
     Args:
-        attentive: whether AN stands in place of BN as the second norm of each layer.
-        num_classes: size of the head.
+        attentive: whether the second norm of each layer is AN.
+        num_classes: number of logits.
         dtype: compute dtype; parameters, statistics and logits are at least float32.
+        rngs: source of the initialization.
     """
 
     def __init__(
@@ -94,30 +101,30 @@ class DenseNet(nnx.Module):
         *,
         attentive: bool,
         num_classes: int,
-        dtype=jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        kwargs = {"dtype": dtype, "rngs": rngs}
+        options = Options(dtype=dtype, rngs=rngs)
         features = STEM_FEATURES
-        self.stem = ConvNorm(3, features, 7, stride=2, padding=3, activation=jax.nn.relu, **kwargs)
+        self.stem = ConvNorm(3, features, 7, stride=2, padding=3, activation=jax.nn.relu, **options)
         for number, (depth, mixtures) in enumerate(zip(DEPTHS, NUM_MIXTURES, strict=True), start=1):
-            block = DenseBlock(features, depth, mixtures if attentive else None, **kwargs)
+            block = DenseBlock(features, depth, mixtures if attentive else None, **options)
             features += depth * GROWTH_RATE
             if number < len(DEPTHS):
-                layers = [block, Transition(features, **kwargs)]
+                layers: list[Layer] = [block, Transition(features, **options)]
                 features //= 2
             else:
-                layers = [block, BatchNorm(features, dtype=dtype), jax.nn.relu]
+                layers = [block, BatchNorm(features, **options), jax.nn.relu]
             setattr(self, f"layer{number}", Sequential(layers))
-        self.classifier = Classifier(features, num_classes, **kwargs)
+        self.classifier = Classifier(features, num_classes, **options)
 
     def features(self, images: jax.Array) -> list[jax.Array]:
-        """images [N, H, W, 3] -> the stem's output after pooling, then each stage's (NHWC)."""
+        """Maps images [N, H, W, 3] to the stem's output after pooling and each stage's (NHWC)."""
         outputs = [max_pool(self.stem(images), 3, 2, padding=1)]
         for number in range(1, len(DEPTHS) + 1):
             outputs.append(getattr(self, f"layer{number}")(outputs[-1]))
         return outputs
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """images: normalized [N, H, W, 3] -> logits [N, num_classes], at least float32."""
+        """Maps normalized images [N, H, W, 3] to logits [N, num_classes], at least float32."""
         return self.classifier(global_avg_pool(self.features(images)[-1]))

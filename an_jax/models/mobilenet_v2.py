@@ -1,16 +1,26 @@
 """MobileNetV2 (Sandler et al., CVPR 2018), width 1, with BN or AN."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
-from an_jax.nn import BatchNorm, Classifier, Conv, Sequential, global_avg_pool, norm_layer
+from an_jax.nn import (
+    BatchNorm,
+    Classifier,
+    Conv,
+    Layer,
+    Options,
+    Sequential,
+    global_avg_pool,
+    norm_layer,
+)
 
 
 class Stage(NamedTuple):
-    """A row of the paper's table 2, expansion t, channels c, depth n, stride s; and AN's mixture
+    """A row of the paper's table 2 (expansion t, channels c, depth n, stride s), and AN's mixture
     components."""
 
     expansion: int
@@ -40,41 +50,65 @@ class InvertedResidual(nnx.Module):
     Args:
         in_features, out_features: numbers of channels.
         stride: of the depthwise convolution.
-        expansion: channels inside over in_features; at 1 there is no expanding convolution.
+        expansion: channels inside over in_features; at 1 there is no expansion.
         num_mixtures: of AN after the depthwise convolution; None for BN.
-        dtype, rngs: compute dtype, and source of the initialization.
+        **options: dtype and rngs.
     """
 
-    def __init__(self, in_features, out_features, stride, expansion, num_mixtures, *, dtype, rngs):
-        kwargs = {"dtype": dtype, "rngs": rngs}
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        stride: int,
+        expansion: int,
+        num_mixtures: int | None,
+        **options: Unpack[Options],
+    ):
         hidden = in_features * expansion
-        expand = Sequential(
-            [Conv(in_features, hidden, 1, **kwargs), BatchNorm(hidden, dtype=dtype), jax.nn.relu6]
-        )
+        # Drawn also where it is not used, as the seeds of all trained models expect.
+        expand = conv_norm_relu6(in_features, hidden, 1, **options)
         depthwise = Sequential(
             [
-                Conv(hidden, hidden, 3, stride=stride, padding=1, groups=hidden, **kwargs),
-                norm_layer(hidden, num_mixtures, **kwargs),
+                Conv(hidden, hidden, 3, stride=stride, padding=1, groups=hidden, **options),
+                norm_layer(hidden, num_mixtures, **options),
                 jax.nn.relu6,
             ]
         )
-        project = Conv(hidden, out_features, 1, **kwargs), BatchNorm(out_features, dtype=dtype)
-        self.conv = Sequential([*([expand] if expansion > 1 else []), depthwise, *project])
+        layers: list[Layer] = [expand] if expansion > 1 else []
+        layers.append(depthwise)
+        layers.append(Conv(hidden, out_features, 1, **options))
+        layers.append(BatchNorm(out_features, **options))
+        self.conv = Sequential(layers)
         self.residual = stride == 1 and in_features == out_features
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, in_features] -> [N, H', W', out_features]."""
+        """Maps x [N, H, W, in_features] to [N, H', W', out_features]."""
         y = self.conv(x)
         return x + y if self.residual else y
+
+
+def conv_norm_relu6(
+    in_features: int,
+    out_features: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    **options: Unpack[Options],
+) -> Sequential:
+    """Returns a convolution, BN and ReLU6."""
+    conv = Conv(in_features, out_features, kernel_size, stride=stride, padding=padding, **options)
+    return Sequential([conv, BatchNorm(out_features, **options), jax.nn.relu6])
 
 
 class MobileNetV2(nnx.Module):
     """MobileNetV2 for images of any size.
 
     Args:
-        attentive: whether AN stands in place of BN after the depthwise convolutions.
-        num_classes: size of the head.
+        attentive: whether the norms after depthwise convolutions are AN.
+        num_classes: number of logits.
         dtype: compute dtype; parameters, statistics and logits are at least float32.
+        rngs: source of the initialization.
     """
 
     def __init__(
@@ -82,19 +116,14 @@ class MobileNetV2(nnx.Module):
         *,
         attentive: bool,
         num_classes: int,
-        dtype=jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        kwargs = {"dtype": dtype, "rngs": rngs}
-
-        def unit(in_features, out_features, kernel_size, **options):
-            conv = Conv(in_features, out_features, kernel_size, **options, **kwargs)
-            return Sequential([conv, BatchNorm(out_features, dtype=dtype), jax.nn.relu6])
-
-        self.stem = unit(3, STEM_FEATURES, 3, stride=2, padding=1)
+        options = Options(dtype=dtype, rngs=rngs)
+        self.stem = conv_norm_relu6(3, STEM_FEATURES, 3, stride=2, padding=1, **options)
         features = STEM_FEATURES
         for number, stage in enumerate(STAGES, start=1):
-            blocks = []
+            blocks: list[Layer] = []
             for i in range(stage.depth):
                 stride = stage.stride if i == 0 else 1
                 block = InvertedResidual(
@@ -103,24 +132,26 @@ class MobileNetV2(nnx.Module):
                     stride,
                     stage.expansion,
                     stage.num_mixtures if attentive else None,
-                    **kwargs,
+                    **options,
                 )
                 blocks.append(block)
                 features = stage.features
             if number == len(STAGES):
-                blocks.append(unit(features, HEAD_FEATURES, 1))
+                blocks.append(conv_norm_relu6(features, HEAD_FEATURES, 1, **options))
             setattr(self, f"layer{number}", Sequential(blocks))
-        logits = Classifier(HEAD_FEATURES, num_classes, std=0.01, **kwargs)
+        logits = Classifier(HEAD_FEATURES, num_classes, std=0.01, **options)
         self.classifier = Sequential([nnx.Dropout(DROPOUT), logits])
 
     def features(self, images: jax.Array) -> list[jax.Array]:
-        """images [N, H, W, 3] -> outputs of the stem and of each stage, NHWC; the last has the
-        1280 channels that are pooled."""
+        """Maps images [N, H, W, 3] to the outputs of the stem and of each stage (NHWC).
+
+        The last one includes the 1x1 convolution to 1280 channels.
+        """
         outputs = [self.stem(images)]
         for number in range(1, len(STAGES) + 1):
             outputs.append(getattr(self, f"layer{number}")(outputs[-1]))
         return outputs
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """images: normalized [N, H, W, 3] -> logits [N, num_classes], at least float32."""
+        """Maps normalized images [N, H, W, 3] to logits [N, num_classes], at least float32."""
         return self.classifier(global_avg_pool(self.features(images)[-1]))

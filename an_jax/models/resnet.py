@@ -1,17 +1,24 @@
 """ResNet (He et al., CVPR 2016) and ResNetV1d (He et al., CVPR 2019) with BN, AN or SE.
 
-Slots name the places of a norm: "stem", "downsample" (the shortcut's), "norm1", "norm2", "norm3".
+A slot is the place of a norm: "stem", "downsample" (in the shortcut), "norm1", "norm2", "norm3" (in
+a block). `Slots` says which norm is in each.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from an_jax.nn import (
+    AttentiveNorm,
+    BatchNorm,
     Classifier,
     Conv,
+    Layer,
+    Options,
     Sequential,
     SqueezeExcite,
     avg_pool_ceil,
@@ -22,82 +29,139 @@ from an_jax.nn import (
 )
 
 
+class Slots(NamedTuple):
+    """The norms of a stage.
+
+    Attributes:
+        attentive: slots that have AN in place of BN.
+        num_mixtures: AN's mixture components.
+        reductions: slot -> reduction of the SE that follows its norm.
+    """
+
+    attentive: Collection[str]
+    num_mixtures: int
+    reductions: Mapping[str, int]
+
+    def norm(
+        self, slot: str, features: int, *, zero_init: bool = False, **options: Unpack[Options]
+    ) -> BatchNorm | AttentiveNorm:
+        """Returns AN or BN."""
+        num_mixtures = self.num_mixtures if slot in self.attentive else None
+        return norm_layer(features, num_mixtures, zero_init=zero_init, **options)
+
+    def squeeze_excite(self, slot: str, features: int, **options: Unpack[Options]) -> Layer:
+        """Returns the SE that follows a norm, or the identity."""
+        if slot not in self.reductions:
+            return identity
+        return SqueezeExcite(features, self.reductions[slot], **options)
+
+
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions: `planes` channels in and out of both.
+    """Two 3x3 convolutions with a shortcut.
 
     Args:
-        in_features: channels of the input.
-        planes: width of the block.
+        in_features: number of channels of the input.
+        planes: number of channels of both convolutions' outputs.
         stride: of the first convolution and of the shortcut.
-        average_shortcut: reduce a strided shortcut by average pooling (ResNetV1d).
-        norm: (slot, features, zero_init=False) -> norm layer.
-        squeeze_excite: (slot, features) -> SqueezeExcite or identity.
-        dtype, rngs: compute dtype, and source of the initialization.
+        average_shortcut: whether average pooling reduces a strided shortcut (ResNetV1d).
+        slots: the norms.
+        **options: dtype and rngs.
     """
 
     expansion = 1
 
     def __init__(
-        self, in_features, planes, stride, average_shortcut, *, norm, squeeze_excite, dtype, rngs
+        self,
+        in_features: int,
+        planes: int,
+        stride: int,
+        average_shortcut: bool,
+        slots: Slots,
+        **options: Unpack[Options],
     ):
-        kwargs = {"dtype": dtype, "rngs": rngs}
-        self.conv1 = Conv(in_features, planes, 3, stride=stride, padding=1, **kwargs)
-        self.norm1 = norm("norm1", planes)
-        self.conv2 = Conv(planes, planes, 3, padding=1, **kwargs)
-        self.norm2 = norm("norm2", planes, zero_init=True)
-        self.downsample = shortcut(in_features, planes, stride, average_shortcut, norm, **kwargs)
-        self.se1 = squeeze_excite("norm1", planes)
-        self.se2 = squeeze_excite("norm2", planes)
+        self.conv1 = Conv(in_features, planes, 3, stride=stride, padding=1, **options)
+        self.norm1 = slots.norm("norm1", planes, **options)
+        self.conv2 = Conv(planes, planes, 3, padding=1, **options)
+        self.norm2 = slots.norm("norm2", planes, zero_init=True, **options)
+        self.downsample = shortcut(in_features, planes, stride, average_shortcut, slots, **options)
+        self.se1 = slots.squeeze_excite("norm1", planes, **options)
+        self.se2 = slots.squeeze_excite("norm2", planes, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, in_features] -> [N, H', W', planes]."""
+        """Maps x [N, H, W, in_features] to [N, H', W', planes]."""
         y = jax.nn.relu(self.se1(self.norm1(self.conv1(x))))
         y = self.se2(self.norm2(self.conv2(y)))
         return jax.nn.relu(y + self.downsample(x))
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 and 1x1 convolutions: `planes` channels inside, four times as many out.
+    """1x1, 3x3 and 1x1 convolutions with a shortcut: `planes` channels inside, 4 planes outside.
 
-    Arguments as in BasicBlock; the stride is that of the 3x3 convolution.
+    The arguments are those of BasicBlock; the 3x3 convolution has the stride.
     """
 
     expansion = 4
 
     def __init__(
-        self, in_features, planes, stride, average_shortcut, *, norm, squeeze_excite, dtype, rngs
+        self,
+        in_features: int,
+        planes: int,
+        stride: int,
+        average_shortcut: bool,
+        slots: Slots,
+        **options: Unpack[Options],
     ):
-        kwargs = {"dtype": dtype, "rngs": rngs}
-        out_features = planes * self.expansion
-        self.conv1 = Conv(in_features, planes, 1, **kwargs)
-        self.norm1 = norm("norm1", planes)
-        self.conv2 = Conv(planes, planes, 3, stride=stride, padding=1, **kwargs)
-        self.norm2 = norm("norm2", planes)
-        self.conv3 = Conv(planes, out_features, 1, **kwargs)
-        self.norm3 = norm("norm3", out_features, zero_init=True)
+        features = planes * self.expansion
+        self.conv1 = Conv(in_features, planes, 1, **options)
+        self.norm1 = slots.norm("norm1", planes, **options)
+        self.conv2 = Conv(planes, planes, 3, stride=stride, padding=1, **options)
+        self.norm2 = slots.norm("norm2", planes, **options)
+        self.conv3 = Conv(planes, features, 1, **options)
+        self.norm3 = slots.norm("norm3", features, zero_init=True, **options)
         self.downsample = shortcut(
-            in_features, out_features, stride, average_shortcut, norm, **kwargs
+            in_features, features, stride, average_shortcut, slots, **options
         )
-        self.se1 = squeeze_excite("norm1", planes)
-        self.se2 = squeeze_excite("norm2", planes)
-        self.se3 = squeeze_excite("norm3", out_features)
+        self.se1 = slots.squeeze_excite("norm1", planes, **options)
+        self.se2 = slots.squeeze_excite("norm2", planes, **options)
+        self.se3 = slots.squeeze_excite("norm3", features, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, in_features] -> [N, H', W', 4 planes]."""
+        """Maps x [N, H, W, in_features] to [N, H', W', 4 planes]."""
         y = jax.nn.relu(self.se1(self.norm1(self.conv1(x))))
         y = jax.nn.relu(self.se2(self.norm2(self.conv2(y))))
         y = self.se3(self.norm3(self.conv3(y)))
         return jax.nn.relu(y + self.downsample(x))
 
 
-def shortcut(in_features, out_features, stride, average, norm, *, dtype, rngs) -> Callable:
-    """The residual branch: identity where shapes agree, else a 1x1 convolution and a norm."""
+def shortcut(
+    in_features: int,
+    out_features: int,
+    stride: int,
+    average: bool,
+    slots: Slots,
+    **options: Unpack[Options],
+) -> Layer:
+    """Returns the identity if the shapes agree, else a 1x1 convolution and a norm."""
     if stride == 1 and in_features == out_features:
         return identity
-    pool = [avg_pool_ceil] if average and stride > 1 else []
-    stride = 1 if pool else stride
-    conv = Conv(in_features, out_features, 1, stride=stride, dtype=dtype, rngs=rngs)
-    return Sequential([*pool, conv, norm("downsample", out_features)])
+    layers: list[Layer] = []
+    if average and stride > 1:
+        layers.append(avg_pool_ceil)
+        stride = 1
+    layers.append(Conv(in_features, out_features, 1, stride=stride, **options))
+    layers.append(slots.norm("downsample", out_features, **options))
+    return Sequential(layers)
+
+
+def deep_stem(features: int, slots: Slots, **options: Unpack[Options]) -> Sequential:
+    """Returns ResNetV1d's stem: three 3x3 convolutions, each with a norm and ReLU."""
+    half = features // 2
+    layers: list[Layer] = []
+    for in_features, out_features, stride in ((3, half, 2), (half, half, 1), (half, features, 1)):
+        layers.append(Conv(in_features, out_features, 3, stride=stride, padding=1, **options))
+        layers.append(slots.norm("stem", out_features, **options))
+        layers.append(jax.nn.relu)
+    return Sequential(layers)
 
 
 class ResNet(nnx.Module):
@@ -108,11 +172,12 @@ class ResNet(nnx.Module):
         depths: number of blocks of each stage.
         planes: width of each stage.
         stem: "7x7" (ResNet), "deep" (ResNetV1d: three 3x3) or "3x3" (small images, no pooling).
-        attentive: slots where AN stands in place of BN.
-        num_mixtures: AN's mixture components by stage; the stem takes the first.
-        squeeze_excite: slot -> reduction of the SE that follows it.
-        num_classes: size of the head.
+        attentive: slots that have AN in place of BN.
+        num_mixtures: AN's mixture components of each stage; the stem has those of the first.
+        squeeze_excite: slot -> reduction of the SE that follows its norm.
+        num_classes: number of logits.
         dtype: compute dtype; parameters, statistics and logits are at least float32.
+        rngs: source of the initialization.
     """
 
     def __init__(
@@ -126,65 +191,33 @@ class ResNet(nnx.Module):
         num_mixtures: tuple[int, ...] = (10, 10, 20, 20),
         squeeze_excite: Mapping[str, int] | None = None,
         num_classes: int,
-        dtype=jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        reductions = squeeze_excite or {}
-        kwargs = {"dtype": dtype, "rngs": rngs}
-
-        def norm_of_stage(stage):
-            def norm(slot, features, zero_init=False):
-                mixtures = num_mixtures[stage] if slot in attentive else None
-                return norm_layer(features, mixtures, zero_init=zero_init, **kwargs)
-
-            return norm
-
-        def excite(slot, features):
-            if slot not in reductions:
-                return identity
-            return SqueezeExcite(features, reductions[slot], **kwargs)
-
+        options = Options(dtype=dtype, rngs=rngs)
+        slots = [Slots(attentive, mixtures, squeeze_excite or {}) for mixtures in num_mixtures]
         features = planes[0]
-        norm = norm_of_stage(0)
         if stem == "deep":
-            half = features // 2
-            self.stem = Sequential(
-                [
-                    *(Conv(3, half, 3, stride=2, padding=1, **kwargs), norm("stem", half)),
-                    jax.nn.relu,
-                    *(Conv(half, half, 3, padding=1, **kwargs), norm("stem", half)),
-                    jax.nn.relu,
-                    *(Conv(half, features, 3, padding=1, **kwargs), norm("stem", features)),
-                    jax.nn.relu,
-                ]
-            )
+            self.stem = deep_stem(features, slots[0], **options)
         else:
             size, stride = {"7x7": (7, 2), "3x3": (3, 1)}[stem]
-            self.conv1 = Conv(3, features, size, stride=stride, padding=size // 2, **kwargs)
-            self.norm1 = norm("stem", features)
+            self.conv1 = Conv(3, features, size, stride=stride, padding=size // 2, **options)
+            self.norm1 = slots[0].norm("stem", features, **options)
         self.stem_kind = stem
         self.num_stages = len(depths)
         for stage, (depth, width) in enumerate(zip(depths, planes, strict=True)):
-            blocks = []
+            blocks: list[Layer] = []
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1
                 blocks.append(
-                    block(
-                        features,
-                        width,
-                        stride,
-                        average_shortcut=stem == "deep",
-                        norm=norm_of_stage(stage),
-                        squeeze_excite=excite,
-                        **kwargs,
-                    )
+                    block(features, width, stride, stem == "deep", slots[stage], **options)
                 )
                 features = width * block.expansion
             setattr(self, f"layer{stage + 1}", Sequential(blocks))
-        self.fc = Classifier(features, num_classes, **kwargs)
+        self.fc = Classifier(features, num_classes, **options)
 
     def features(self, images: jax.Array) -> list[jax.Array]:
-        """images [N, H, W, 3] -> the stem's output after pooling, then each stage's (NHWC)."""
+        """Maps images [N, H, W, 3] to the stem's output after pooling and each stage's (NHWC)."""
         if self.stem_kind == "deep":
             x = max_pool(self.stem(images), 2, 2)
         else:
@@ -197,5 +230,5 @@ class ResNet(nnx.Module):
         return outputs
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """images: normalized [N, H, W, 3] -> logits [N, num_classes], at least float32."""
+        """Maps normalized images [N, H, W, 3] to logits [N, num_classes], at least float32."""
         return self.fc(global_avg_pool(self.features(images)[-1]))

@@ -1,12 +1,14 @@
 """Attentive Normalization (Li, Sun, Wu: "Attentive Normalization", ECCV 2020, section 3)."""
 
+from typing import Any, Unpack
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from an_jax.nn.batch_norm import EPSILON, BatchNorm, GroupNorm
-from an_jax.nn.layers import Sequential, at_least_float32, normal
+from an_jax.nn.layers import Options, Sequential, at_least_float32, normal
 from an_jax.nn.moments import Moments, normalize, variance
 
 ATTENTION_EPSILON = 1e-3
@@ -18,7 +20,7 @@ def hard_sigmoid(x: jax.Array) -> jax.Array:
 
 
 class AttentiveNorm(nnx.Module):
-    """Normalization whose affine transformation is a mixture, weighted by attention to the sample.
+    """Normalization with a mixture of affine transformations, weighted by attention per sample.
 
     For x [N, H, W, C], K mixture components, weight and bias [K, C]:
 
@@ -27,9 +29,8 @@ class AttentiveNorm(nnx.Module):
         lambda = hard_sigmoid(norm(r @ A)), A [C, K]                                    [N, K]
         output = (lambda @ weight) * x_hat + lambda @ bias
 
-    The statistics of x_hat follow from the same per-sample moments as r, so attention costs no
-    further pass over x. A map of one pixel has no unbiased variance; it counts as 0 here
-    (PyTorch gives NaN).
+    x_hat and r are computed from the same per-sample moments, so attention needs no further pass
+    over x. The unbiased variance of a map of one pixel is undefined: here it is 0 (in PyTorch NaN).
 
     Args:
         num_features: number of channels C.
@@ -39,44 +40,48 @@ class AttentiveNorm(nnx.Module):
             None for a BatchNorm over them.
         zero_init: start with weight and bias 0, so that a residual block starts as the identity.
         dtype: compute dtype of the output; attention is computed in at least float32.
+        rngs: source of the initialization.
     """
 
     def __init__(
         self,
-        num_features,
-        num_mixtures,
+        num_features: int,
+        num_mixtures: int,
         *,
-        num_groups=None,
-        num_attention_groups=None,
-        zero_init=False,
-        dtype,
-        rngs,
+        num_groups: int | None = None,
+        num_attention_groups: int | None = None,
+        zero_init: bool = False,
+        **options: Unpack[Options],
     ):
+        dtype, rngs = options["dtype"], options["rngs"]
         kept = at_least_float32(dtype)
         shape = (num_mixtures, num_features)
-
-        def draw(mean):
-            if zero_init:
-                return jnp.zeros(shape, kept)
-            return mean + 0.1 * normal(rngs.params(), shape, kept)
-
-        self.weight = nnx.Param(draw(1.0))
-        self.bias = nnx.Param(draw(0.0))
+        if zero_init:
+            self.weight, self.bias = (nnx.Param(jnp.zeros(shape, kept)) for _ in range(2))
+        else:
+            self.weight = nnx.Param(1 + 0.1 * normal(rngs.params(), shape, kept))
+            self.bias = nnx.Param(0.1 * normal(rngs.params(), shape, kept))
+        self.backbone: BatchNorm | GroupNorm
         if num_groups is None:
             self.backbone = BatchNorm(num_features, affine=False, dtype=dtype)
         else:
             self.backbone = GroupNorm(num_features, num_groups, affine=False, dtype=dtype)
         std = np.sqrt(2.0 / num_mixtures)
+
+        def kaiming_normal(*args: Any) -> jax.Array:
+            return std * normal(*args)
+
         projection = nnx.Linear(
             num_features,
             num_mixtures,
             use_bias=False,
-            kernel_init=lambda *args: std * normal(*args),
+            kernel_init=kaiming_normal,
             dtype=kept,
             param_dtype=kept,
             precision=jax.lax.Precision.HIGHEST,
             rngs=rngs,
         )
+        attention_norm: BatchNorm | GroupNorm
         if num_attention_groups is None:
             attention_norm = BatchNorm(num_mixtures, dtype=kept)
         else:
@@ -85,28 +90,34 @@ class AttentiveNorm(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, C] -> the same shape. Raises ValueError on a batch of one in training."""
+        """Normalizes x [N, H, W, C]. Raises ValueError on a batch of one in training."""
         moments = self.backbone.moments(x)
         attention = self.attention(descriptor(moments))
         precision = jax.lax.Precision.HIGHEST
         scale = jnp.matmul(attention, self.weight[...], precision=precision)[:, None, None, :]
         bias = jnp.matmul(attention, self.bias[...], precision=precision)[:, None, None, :]
         mean, var = self.backbone.statistics(moments)
-        if mean.ndim == 2:  # a GroupNorm backbone has statistics of its own for each sample
+        if mean.ndim == 2:  # a GroupNorm backbone has statistics for each sample
             mean, var = mean[:, None, None, :], var[:, None, None, :]
         return normalize(x, mean, var, scale, bias, EPSILON, self.dtype)
 
 
 def descriptor(moments: Moments) -> jax.Array:
-    """Mean over standard deviation of each channel of each sample, [N, C] (section 3.2)."""
+    """Returns each sample's mean over standard deviation by channel, [N, C] (section 3.2)."""
     n = moments.num_pixels
     unbiased = n / (n - 1) if n > 1 else 0.0
     var = variance(moments.mean, moments.square) * unbiased
     return (moments.mean + moments.shift) * jax.lax.rsqrt(var + ATTENTION_EPSILON)
 
 
-def norm_layer(num_features, num_mixtures=None, *, zero_init=False, dtype, rngs):
-    """AttentiveNorm with `num_mixtures` components, or BatchNorm where that is None."""
+def norm_layer(
+    num_features: int,
+    num_mixtures: int | None = None,
+    *,
+    zero_init: bool = False,
+    **options: Unpack[Options],
+) -> BatchNorm | AttentiveNorm:
+    """Returns AttentiveNorm with `num_mixtures` components, or BatchNorm if that is None."""
     if num_mixtures is None:
-        return BatchNorm(num_features, zero_init=zero_init, dtype=dtype)
-    return AttentiveNorm(num_features, num_mixtures, zero_init=zero_init, dtype=dtype, rngs=rngs)
+        return BatchNorm(num_features, zero_init=zero_init, dtype=options["dtype"])
+    return AttentiveNorm(num_features, num_mixtures, zero_init=zero_init, **options)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from an_jax.nn.layers import at_least_float32
 from an_jax.nn.moments import Moments, normalize, sample_moments, variance
@@ -14,10 +15,10 @@ MOMENTUM = 0.1
 class BatchNorm(nnx.Module):
     """Batch normalization (Ioffe & Szegedy, 2015) as PyTorch computes it.
 
-    Normalizes with the biased variance of the batch, keeps the unbiased one: new running value
-    = 0.9 old + 0.1 batch. Statistics live in at least float32 whatever the compute dtype.
-    Under `jax.shard_map` the batch is the device's own share, as with PyTorch's data parallelism,
-    or with `axis_name` set the shares of all devices along that mesh axis together.
+    Training normalizes with the biased variance of the batch and updates the running variance with
+    the unbiased one: new running value = 0.9 old + 0.1 batch. Statistics are kept in at least
+    float32. Under `jax.shard_map` the batch is the device's own shard, as in PyTorch's data
+    parallelism. With `axis_name` it is the shards of all devices along that mesh axis.
 
     Args:
         num_features: number of channels C.
@@ -26,7 +27,15 @@ class BatchNorm(nnx.Module):
         dtype: compute dtype of the output.
     """
 
-    def __init__(self, num_features, *, affine=True, zero_init=False, dtype, rngs=None):
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        affine: bool = True,
+        zero_init: bool = False,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs | None = None,
+    ):
         kept = at_least_float32(dtype)
         scale_init = jnp.zeros if zero_init else jnp.ones
         self.scale = nnx.Param(scale_init(num_features, kept)) if affine else None
@@ -34,25 +43,30 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(num_features, kept))
         self.var = nnx.BatchStat(jnp.ones(num_features, kept))
         self.use_running_average = False
-        self.axis_name = None
+        self.axis_name: str | None = None
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, ..., C] -> the same shape. Raises ValueError on one value a channel in training."""
+        """Normalizes x [N, ..., C]. Raises ValueError on one value per channel in training."""
         moments = None if self.use_running_average else self.moments(x)
         mean, var = self.statistics(moments)
-        scale, bias = (self.scale[...], self.bias[...]) if self.scale is not None else (1.0, 0.0)
+        scale = 1.0 if self.scale is None else self.scale[...]
+        bias = 0.0 if self.bias is None else self.bias[...]
         return normalize(x, mean, var, scale, bias, EPSILON, self.dtype)
 
     def moments(self, x: jax.Array) -> Moments:
-        """Per-sample moments of x about the running mean, the best guess there is before x."""
+        """Returns per-sample moments of x about the running mean."""
         return sample_moments(x, self.mean[...])
 
     def statistics(self, moments: Moments | None) -> tuple[jax.Array, jax.Array]:
-        """Mean and variance [C] to normalize with; in training those of the batch, which also
-        update the running ones. `moments` is not needed in evaluation."""
+        """Returns the mean and variance [C] to normalize with.
+
+        In training they are the batch's, and update the running ones. In evaluation they are the
+        running ones, and `moments` may be None.
+        """
         if self.use_running_average:
             return self.mean[...], self.var[...]
+        assert moments is not None
         count = moments.mean.shape[0] * moments.num_pixels
         offset, square = jnp.mean(moments.mean, axis=0), jnp.mean(moments.square, axis=0)
         if self.axis_name is not None:
@@ -64,7 +78,7 @@ class BatchNorm(nnx.Module):
             )
         var = variance(offset, square)
         mean = offset + moments.shift
-        # Not `self.mean[...] = `, which asks a tracer for its sharding: minutes in deep networks.
+        # `self.mean[...] = ` asks a tracer for its sharding, which takes minutes in deep networks.
         self.mean.set_value((1 - MOMENTUM) * self.mean[...] + MOMENTUM * mean)
         unbiased = var * (count / (count - 1))
         self.var.set_value((1 - MOMENTUM) * self.var[...] + MOMENTUM * unbiased)
@@ -72,7 +86,7 @@ class BatchNorm(nnx.Module):
 
 
 class GroupNorm(nnx.Module):
-    """Group normalization (Wu & He, 2018): statistics of one sample over groups of channels.
+    """Group normalization (Wu & He, 2018): statistics of each sample over groups of channels.
 
     Args:
         num_features: number of channels C, a multiple of num_groups.
@@ -80,10 +94,18 @@ class GroupNorm(nnx.Module):
         dtype: compute dtype of the output.
 
     Raises:
-        ValueError: the channels cannot be divided into the groups.
+        ValueError: num_groups does not divide the channels.
     """
 
-    def __init__(self, num_features, num_groups, *, affine=True, dtype, rngs=None):
+    def __init__(
+        self,
+        num_features: int,
+        num_groups: int,
+        *,
+        affine: bool = True,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs | None = None,
+    ):
         if num_features % num_groups:
             raise ValueError(f"{num_features} channels do not divide into {num_groups} groups")
         kept = at_least_float32(dtype)
@@ -92,25 +114,25 @@ class GroupNorm(nnx.Module):
         self.num_groups, self.dtype = num_groups, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, ..., C] -> the same shape."""
+        """Normalizes x [N, ..., C]."""
         pixel_axes = tuple(range(1, x.ndim - 1))
         mean, var = (jnp.expand_dims(s, pixel_axes) for s in self.statistics(self.moments(x)))
-        scale, bias = (self.scale[...], self.bias[...]) if self.scale is not None else (1.0, 0.0)
+        scale = 1.0 if self.scale is None else self.scale[...]
+        bias = 0.0 if self.bias is None else self.bias[...]
         return normalize(x, mean, var, scale, bias, EPSILON, self.dtype)
 
     def moments(self, x: jax.Array) -> Moments:
-        """Per-sample moments of x about zero."""
+        """Returns per-sample moments of x about zero."""
         return sample_moments(x)
 
     def statistics(self, moments: Moments) -> tuple[jax.Array, jax.Array]:
-        """Mean and variance of each channel's group, [N, C]."""
-        shape = moments.mean.shape
-        grouped = (len(moments.mean), self.num_groups, -1)
-        mean, square = (
-            jnp.broadcast_to(
-                jnp.mean(m.reshape(grouped), axis=-1, keepdims=True),
-                (shape[0], self.num_groups, shape[1] // self.num_groups),
-            ).reshape(shape)
-            for m in (moments.mean, moments.square)
-        )
+        """Returns the mean and variance of each channel's group, [N, C]."""
+        mean, square = self._group_mean(moments.mean), self._group_mean(moments.square)
         return mean, variance(mean, square)
+
+    def _group_mean(self, values: jax.Array) -> jax.Array:
+        """Replaces each channel's value by its group's mean; values [N, C]."""
+        n, channels = values.shape
+        groups = values.reshape(n, self.num_groups, -1)
+        means = jnp.mean(groups, axis=-1)
+        return jnp.repeat(means, channels // self.num_groups, axis=-1)

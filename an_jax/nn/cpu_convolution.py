@@ -1,86 +1,115 @@
 """Convolutions and their gradients in the forms that XLA computes fastest on CPUs, in NHWC.
 
-The arguments are those of convolution.convolve; `gradient` is that by its output.
+The arguments are those of convolution.convolve; `gradient` is the gradient by its output.
 """
 
-import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from an_jax.nn import taps
 
-# Images and pixels that a block of the kernel's gradient sums over: what stays in the caches.
+# Images and pixels in a block that the gradient by a dense kernel sums over: they fit the caches.
 BLOCK_IMAGES = 16
 BLOCK_PIXELS = 4096
 
 
-def pointwise(x, kernel, stride):
+class Window(NamedTuple):
+    """How a kernel moves over the image: stride and padding in pixels, and groups of channels."""
+
+    stride: int
+    padding: int
+    groups: int
+
+
+def pointwise(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """A 1x1 convolution as a matrix product."""
-    x = x[:, ::stride, ::stride]
+    x = x[:, :: window.stride, :: window.stride]
     product = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
     return product.reshape(*x.shape[:-1], -1)
 
 
-def depthwise(x, kernel, stride, padding):
-    """Sum over the taps of what each sees times its weight: multiplied first, it vectorizes."""
-    size = kernel.shape[0]
+def depthwise(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """Sum over the taps: XLA vectorizes it if the weight is multiplied before the tap is taken."""
+    size, stride, padding = kernel.shape[0], window.stride, window.padding
     out_size = [(n + 2 * padding - size) // stride + 1 for n in x.shape[1:3]]
-    wide, kernel = _widened(x, kernel)
-    parts = (
+    wide, kernel = _widen(x, kernel)
+    parts = [
         taps.gather(wide * kernel[tap][0], tap, out_size, stride, padding)
-        for tap in itertools.product(range(size), repeat=2)
+        for tap in taps.taps(size)
+    ]
+    return taps.add(parts).astype(x.dtype)
+
+
+def depthwise_gradients(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients by x and by the kernel."""
+    return (
+        _depthwise_input_gradient(x, kernel, gradient, window),
+        _depthwise_kernel_gradient(x, kernel, gradient, window),
     )
-    return sum(parts).astype(x.dtype)
 
 
-def depthwise_input_gradient(x, kernel, gradient, stride, padding):
-    """The transpose of that sum."""
-    gradient, kernel = _widened(gradient, kernel)
-    parts = (
-        taps.scatter(gradient * kernel[tap][0], tap, x.shape[1:3], stride, padding)
-        for tap in itertools.product(range(kernel.shape[0]), repeat=2)
-    )
-    return sum(parts).astype(x.dtype)
+def _depthwise_input_gradient(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
+) -> jax.Array:
+    """The transpose of the sum over the taps."""
+    gradient, kernel = _widen(gradient, kernel)
+    in_size, stride, padding = x.shape[1:3], window.stride, window.padding
+    parts = [
+        taps.scatter(gradient * kernel[tap][0], tap, in_size, stride, padding)
+        for tap in taps.taps(kernel.shape[0])
+    ]
+    return taps.add(parts).astype(x.dtype)
 
 
-def depthwise_kernel_gradient(x, kernel, gradient, stride, padding):
-    """Row by row, so that the rows of all taps stay in the cache."""
-    size = kernel.shape[0]
-    x, gradient = _widened(_padded(x, gradient, size, stride, padding), gradient)
+def _depthwise_kernel_gradient(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
+) -> jax.Array:
+    """Sums row by row, so that one row of all taps stays in the cache."""
+    size, stride = kernel.shape[0], window.stride
+    x, gradient = _widen(_pad(x, gradient, size, window), gradient)
     n, height, width, _ = gradient.shape
 
-    def add_row(i, totals):
+    def add_row(i: jax.Array, totals: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         row = lax.dynamic_slice_in_dim(gradient[i // height], i % height, 1)[0]
         lines = lax.dynamic_slice_in_dim(x[i // height], i % height * stride, size)
         return tuple(
             total + lines[i, j : j + (width - 1) * stride + 1 : stride] * row
-            for total, (i, j) in zip(totals, itertools.product(range(size), repeat=2), strict=True)
+            for total, (i, j) in zip(totals, taps.taps(size), strict=True)
         )
 
     zero = jnp.zeros_like(gradient[0, 0])
     totals = lax.fori_loop(0, n * height, add_row, (zero,) * size**2)
-    totals = jnp.stack([jnp.sum(total, axis=0) for total in totals])
-    return totals.reshape(kernel.shape).astype(kernel.dtype)
+    sums = jnp.stack([jnp.sum(total, axis=0) for total in totals])
+    return sums.reshape(kernel.shape).astype(kernel.dtype)
 
 
-def kernel_gradient(x, kernel, gradient, stride, padding):
-    """Of a convolution in one group: the sum over blocks of images and rows."""
-    size = kernel.shape[0]
-    x = _padded(x, gradient, size, stride, padding)
+def dense_kernel_gradient(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
+) -> jax.Array:
+    """Gradient by the kernel of an ungrouped convolution: sums over blocks of images and rows."""
+    size, stride = kernel.shape[0], window.stride
+    x = _pad(x, gradient, size, window)
     n, height, width, _ = gradient.shape
-    images = _divisor(n, BLOCK_IMAGES)
-    rows = _divisor(height, BLOCK_PIXELS // (images * width))
-    per_image = height // rows
+    images = _largest_divisor(n, BLOCK_IMAGES)
+    rows = _largest_divisor(height, BLOCK_PIXELS // (images * width))
+    blocks_per_image = height // rows
 
-    def of_block(block):
-        first, top = block // per_image * images, block % per_image * rows
+    def block_gradient(block: jax.Array) -> jax.Array:
+        first, top = block // blocks_per_image * images, block % blocks_per_image * rows
         part = lax.dynamic_slice_in_dim(gradient, first, images)
         part = lax.dynamic_slice_in_dim(part, top, rows, axis=1)
         seen = lax.dynamic_slice_in_dim(x, first, images)
         seen = lax.dynamic_slice_in_dim(seen, top * stride, (rows - 1) * stride + size, axis=1)
-        # Images and channels change places; said in dimension_numbers, loops would not get the
-        # fast convolution.
+        # Images and channels change places. XLA uses its fast convolution in loops only if they are
+        # transposed here and not in dimension_numbers.
         return lax.conv_general_dilated(
             seen.transpose(3, 1, 2, 0),
             part.transpose(1, 2, 0, 3),
@@ -88,24 +117,25 @@ def kernel_gradient(x, kernel, gradient, stride, padding):
             padding="VALID",
             rhs_dilation=(stride, stride),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            preferred_element_type=_wide(x.dtype),
+            preferred_element_type=_sum_dtype(x.dtype),
         )
 
-    blocks = lax.map(of_block, jnp.arange(n // images * per_image))
+    blocks = lax.map(block_gradient, jnp.arange(n // images * blocks_per_image))
     return jnp.sum(blocks, axis=0).transpose(1, 2, 0, 3).astype(kernel.dtype)
 
 
-def _wide(dtype):
-    """What sums are taken in."""
+def _sum_dtype(dtype: DTypeLike) -> np.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def _widened(*arrays):
-    return (a.astype(_wide(a.dtype)) for a in arrays)
+def _widen(*arrays: jax.Array) -> Iterator[jax.Array]:
+    """Casts arrays to the dtype in which they are summed."""
+    return (a.astype(_sum_dtype(a.dtype)) for a in arrays)
 
 
-def _padded(x, gradient, size, stride, padding):
-    """x with zeros around it, and without what no window reaches."""
+def _pad(x: jax.Array, gradient: jax.Array, size: int, window: Window) -> jax.Array:
+    """Pads x with zeros, and crops the pixels that no window reaches."""
+    padding, stride = window.padding, window.stride
     ends = [
         (padding, (n_out - 1) * stride + size - padding - n, 0)
         for n, n_out in zip(x.shape[1:3], gradient.shape[1:3], strict=True)
@@ -113,6 +143,6 @@ def _padded(x, gradient, size, stride, padding):
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *ends, (0, 0, 0)))
 
 
-def _divisor(n: int, limit: int) -> int:
-    """The largest divisor of n up to the limit, at least 1."""
+def _largest_divisor(n: int, limit: int) -> int:
+    """Returns the largest divisor of n up to the limit, and 1 if the limit is below 1."""
     return max(d for d in range(1, n + 1) if n % d == 0 and d <= max(limit, 1))

@@ -1,32 +1,49 @@
 """Convolution, classifier and container, with PyTorch's integer padding, in NHWC."""
 
 import math
+from collections.abc import Callable
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.typing import DTypeLike
 
 from an_jax.nn.convolution import convolve
 
+Layer = Callable[[jax.Array], jax.Array]
 
-def at_least_float32(dtype):
-    """The dtype of parameters, statistics, attention, logits and loss for a compute `dtype`."""
+
+class Options(TypedDict):
+    """The keyword arguments that all layers share.
+
+    Attributes:
+        dtype: compute dtype.
+        rngs: source of the initialization.
+    """
+
+    dtype: DTypeLike
+    rngs: nnx.Rngs
+
+
+def at_least_float32(dtype: DTypeLike) -> np.dtype:
+    """Returns the dtype of parameters, statistics, attention, logits and loss."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def normal(key, shape, dtype) -> jax.Array:
-    """Standard normal numbers; drawn flat, which compiles four times as fast as in 4-D."""
+def normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    """Draws standard normal numbers, in one dimension: that compiles four times as fast as 4-D."""
     return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
 
 def identity(x: jax.Array) -> jax.Array:
-    """x."""
+    """Returns x."""
     return x
 
 
-class Sequential(nnx.List):
+class Sequential(nnx.List[Layer]):
     """Layers and functions applied in order; indices match those of the released state dicts."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -38,54 +55,66 @@ class Sequential(nnx.List):
 class Conv(nnx.Module):
     """2-D convolution without bias, zero-padded by `padding` pixels on each side.
 
-    Integer padding, because "SAME" differs from PyTorch in strided layers. The kernel is drawn
+    Padding is an integer because "SAME" differs from PyTorch in strided layers. The kernel is drawn
     from N(0, 2 / (kh kw C_out)): Kaiming-normal over the fan-out (He et al., 2015).
 
     Args:
         in_features, out_features: numbers of channels.
         kernel_size, stride, padding: pixels, the same in both directions.
-        groups: the channels fall into as many groups, each convolved by itself; both numbers of
-            channels are multiples of it.
+        groups: number of groups of channels that are convolved separately. It divides both numbers
+            of channels.
         dtype: compute dtype; the kernel is kept in at least float32.
+        rngs: source of the initialization.
     """
 
     def __init__(
         self,
-        in_features,
-        out_features,
-        kernel_size,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
         *,
-        stride=1,
-        padding=0,
-        groups=1,
-        dtype,
-        rngs,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        **options: Unpack[Options],
     ):
         shape = (kernel_size, kernel_size, in_features // groups, out_features)
         std = np.sqrt(2.0 / (kernel_size**2 * out_features))
-        self.kernel = nnx.Param(std * normal(rngs.params(), shape, at_least_float32(dtype)))
-        self.stride, self.padding, self.groups, self.dtype = stride, padding, groups, dtype
+        self.dtype = options["dtype"]
+        key = options["rngs"].params()
+        self.kernel = nnx.Param(std * normal(key, shape, at_least_float32(self.dtype)))
+        self.stride, self.padding, self.groups = stride, padding, groups
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [N, H, W, C_in] -> [N, H', W', C_out] in the compute dtype."""
+        """Maps x [N, H, W, C_in] to [N, H', W', C_out] in the compute dtype."""
         kernel = self.kernel[...].astype(self.dtype)
         return convolve(x.astype(self.dtype), kernel, self.stride, self.padding, self.groups)
 
 
 class Classifier(nnx.Linear):
-    """The linear layer that gives the logits, computed in at least float32.
+    """The linear layer that returns the logits, computed in at least float32.
 
     Args:
         in_features, num_classes: numbers of channels C and of logits.
-        std: draw the weight from N(0, std^2), the bias 0; if not given, both are drawn from
-            U(-1/sqrt(C), 1/sqrt(C)), PyTorch's default.
+        std: draw the weight from N(0, std^2), with bias 0. By default, both are drawn from
+            U(-1/sqrt(C), 1/sqrt(C)) as in PyTorch.
         dtype: compute dtype of the model.
+        rngs: source of the initialization.
     """
 
-    def __init__(self, in_features, num_classes, *, std=None, dtype, rngs):
-        dtype, limit = at_least_float32(dtype), in_features**-0.5
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        std: float | None = None,
+        **options: Unpack[Options],
+    ):
+        dtype, limit = at_least_float32(options["dtype"]), in_features**-0.5
 
-        def uniform(key, shape, dtype, **_):
+        def uniform(
+            key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, **_: Any
+        ) -> jax.Array:
             return jax.random.uniform(key, shape, dtype, -limit, limit)
 
         super().__init__(
@@ -96,5 +125,5 @@ class Classifier(nnx.Linear):
             dtype=dtype,
             param_dtype=dtype,
             precision=lax.Precision.HIGHEST,
-            rngs=rngs,
+            rngs=options["rngs"],
         )

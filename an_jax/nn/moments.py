@@ -1,9 +1,11 @@
-"""Per-sample moments: the one pass over the activations that every normalization here shares."""
+"""Per-sample moments, from one pass over the activations; all norms use them."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from an_jax.nn.layers import at_least_float32
 
@@ -14,8 +16,8 @@ class Moments(NamedTuple):
     Attributes:
         mean: mean of x - shift over the pixels, [N, C], at least float32.
         square: mean of (x - shift)^2 over the pixels, [N, C].
-        shift: [C] (or a scalar), a guess of the mean that keeps E[d^2] - E[d]^2 from cancelling.
-        num_pixels: how many values each mean is taken over.
+        shift: [C] or a scalar; near the mean, it keeps E[d^2] - E[d]^2 from cancelling.
+        num_pixels: number of values in each mean.
     """
 
     mean: jax.Array
@@ -25,22 +27,28 @@ class Moments(NamedTuple):
 
 
 def sample_moments(x: jax.Array, shift: jax.Array | float = 0.0) -> Moments:
-    """Moments of x [N, ..., C] over all axes between the first and the last."""
+    """Returns the moments of x [N, ..., C] over all axes between the first and the last."""
     axes = tuple(range(1, x.ndim - 1))
-    num_pixels = 1
-    for axis in axes:
-        num_pixels *= x.shape[axis]
+    num_pixels = math.prod(x.shape[1:-1])
     deviation = x.astype(at_least_float32(x.dtype)) - shift
     mean = jnp.mean(deviation, axis=axes)
     return Moments(mean, jnp.mean(jnp.square(deviation), axis=axes), shift, num_pixels)
 
 
 def variance(mean: jax.Array, square: jax.Array) -> jax.Array:
-    """Biased variance from the two moments; rounding may not make it negative."""
+    """Returns the biased variance from the two moments, at least 0 whatever the rounding."""
     return jnp.maximum(square - jnp.square(mean), 0.0)
 
 
-def normalize(x, mean, var, scale, bias, epsilon, dtype) -> jax.Array:
-    """(x - mean) / sqrt(var + epsilon) * scale + bias in at least float32, returned in `dtype`."""
+def normalize(
+    x: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    scale: jax.Array | float,
+    bias: jax.Array | float,
+    epsilon: float,
+    dtype: DTypeLike,
+) -> jax.Array:
+    """(x - mean) / sqrt(var + epsilon) * scale + bias in at least float32, cast to `dtype`."""
     factor = jax.lax.rsqrt(var + epsilon) * scale
     return ((x.astype(factor.dtype) - mean) * factor + bias).astype(dtype)

@@ -1,7 +1,8 @@
 """Pooling with PyTorch's integer padding and its rounding of sizes, in NHWC."""
 
 import functools
-import itertools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,21 @@ from an_jax.nn import taps
 from an_jax.nn.layers import at_least_float32
 
 
+class Window(NamedTuple):
+    """A square pooling window: side, stride and padding in pixels."""
+
+    size: int
+    stride: int
+    padding: int
+
+
 def global_avg_pool(x: jax.Array) -> jax.Array:
-    """Mean over the pixels, [N, H, W, C] -> [N, C] in at least float32."""
+    """Mean over the pixels: [N, H, W, C] -> [N, C] in at least float32."""
     return jnp.mean(x, axis=(1, 2), dtype=at_least_float32(x.dtype))
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
-    """Largest value of each window; [N, H, W, C] -> [N, H', W', C], sizes rounded down.
+    """Maximum of each window: [N, H, W, C] -> [N, H', W', C], sizes rounded down.
 
     The gradient goes to the first of equal values, as in PyTorch.
 
@@ -27,68 +36,81 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
         InputError: no window fits.
     """
     _check_size(x, window - 2 * padding)
-    return _max_pool(x, window, stride, padding)
+    return _max_pool(x, Window(window, stride, padding))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x, window, stride, padding):
-    def by_taps(x):
-        out_size = [(n + 2 * padding - window) // stride + 1 for n in x.shape[1:3]]
-        seen = (taps.gather(x, t, out_size, stride, padding, -np.inf) for t in _taps(window))
-        return functools.reduce(jnp.maximum, seen)
-
-    native = functools.partial(_native, window=window, stride=stride, padding=padding)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool(x: jax.Array, window: Window) -> jax.Array:
+    native, by_taps = (functools.partial(f, window=window) for f in (_native, _by_taps))
     return lax.platform_dependent(x, cpu=by_taps, default=native)
 
 
-def _forward(x, window, stride, padding):
-    y = _max_pool(x, window, stride, padding)
+def _forward(x: jax.Array, window: Window) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y = _max_pool(x, window)
     return y, (x, y)
 
 
-def _backward(window, stride, padding, saved, gradient):
-    def native(x, y, gradient):
-        pool = functools.partial(_native, window=window, stride=stride, padding=padding)
-        return jax.vjp(pool, x)[1](gradient)[0]
-
-    def by_taps(x, y, gradient):  # the native form fills four arrays of indices on CPUs
-
-        def first_hit():
-            hit = jnp.zeros(y.shape, np.min_scalar_type(window**2))
-            for number, tap in reversed(list(enumerate(_taps(window)))):
-                seen = taps.gather(x, tap, y.shape[1:3], stride, padding, -np.inf)
-                hit = jnp.where((seen == y) | jnp.isnan(seen), hit.dtype.type(number), hit)
-            return hit
-
-        # The same either way: XLA fuses nothing across a condition, and so finds each hit once
-        # instead of once for each tap. On CPUs it drops lax.optimization_barrier.
-        hit = lax.cond(jnp.sum(y[:1, 0, 0, 0]) > 0, first_hit, first_hit)
-        parts = (jnp.where(hit == number, gradient, 0) for number in range(window**2))
-        return sum(
-            taps.scatter(part, tap, x.shape[1:3], stride, padding)
-            for part, tap in zip(parts, _taps(window), strict=True)
-        )
-
+def _backward(
+    window: Window, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array]:
+    native, by_taps = (
+        functools.partial(f, window=window) for f in (_native_gradient, _gradient_by_taps)
+    )
     return (lax.platform_dependent(*saved, gradient, cpu=by_taps, default=native),)
 
 
 _max_pool.defvjp(_forward, _backward)
 
 
-def _taps(window):
-    return itertools.product(range(window), repeat=2)
-
-
-def _native(x, window, stride, padding):
+def _native(x: jax.Array, window: Window) -> jax.Array:
+    size, stride, padding = window
     pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     lowest = np.array(-np.inf, x.dtype)
-    return lax.reduce_window(
-        x, lowest, lax.max, (1, window, window, 1), (1, stride, stride, 1), pad
+    return lax.reduce_window(x, lowest, lax.max, (1, size, size, 1), (1, stride, stride, 1), pad)
+
+
+def _by_taps(x: jax.Array, window: Window) -> jax.Array:
+    size, stride, padding = window
+    out_size = [(n + 2 * padding - size) // stride + 1 for n in x.shape[1:3]]
+    values = (taps.gather(x, tap, out_size, stride, padding, -np.inf) for tap in taps.taps(size))
+    return functools.reduce(jnp.maximum, values)
+
+
+def _native_gradient(x: jax.Array, y: jax.Array, gradient: jax.Array, window: Window) -> jax.Array:
+    return jax.vjp(functools.partial(_native, window=window), x)[1](gradient)[0]
+
+
+def _gradient_by_taps(x: jax.Array, y: jax.Array, gradient: jax.Array, window: Window) -> jax.Array:
+    """The gradient by x on CPUs, where the native form fills four arrays of indices."""
+    size, stride, padding = window
+
+    def first_maximum() -> jax.Array:
+        """Returns the number of the tap that has the first maximum of each window."""
+        first = jnp.zeros(y.shape, np.min_scalar_type(size**2))
+        for number, tap in reversed(list(enumerate(taps.taps(size)))):
+            value = taps.gather(x, tap, y.shape[1:3], stride, padding, -np.inf)
+            first = jnp.where((value == y) | jnp.isnan(value), first.dtype.type(number), first)
+        return first
+
+    first = _evaluate_once(first_maximum, jnp.sum(y[:1, 0, 0, 0]))
+    return taps.add(
+        taps.scatter(jnp.where(first == number, gradient, 0), tap, x.shape[1:3], stride, padding)
+        for number, tap in enumerate(taps.taps(size))
     )
 
 
+def _evaluate_once(function: Callable[[], jax.Array], value: jax.Array) -> jax.Array:
+    """Returns function(), which XLA for CPUs would otherwise compute again for each of its uses.
+
+    XLA fuses nothing across a condition, so a condition on `value`, an unknown scalar, separates
+    the function from its uses. Both branches are the same. (On CPUs, XLA drops
+    lax.optimization_barrier.)
+    """
+    return lax.cond(value > 0, function, function)
+
+
 def avg_pool(x: jax.Array) -> jax.Array:
-    """2x2 means at stride 2; [N, H, W, C] -> [N, H // 2, W // 2, C].
+    """2x2 means at stride 2: [N, H, W, C] -> [N, H // 2, W // 2, C].
 
     Raises:
         InputError: no window fits.
@@ -99,7 +121,7 @@ def avg_pool(x: jax.Array) -> jax.Array:
 
 
 def avg_pool_ceil(x: jax.Array) -> jax.Array:
-    """2x2 means at stride 2, sizes rounded up; a cell at an odd border averages what it covers."""
+    """2x2 means at stride 2, sizes rounded up; a window at an odd border has fewer pixels."""
     _, height, width, _ = x.shape
     window, stride = (1, 2, 2, 1), (1, 2, 2, 1)
     pad = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
@@ -108,6 +130,6 @@ def avg_pool_ceil(x: jax.Array) -> jax.Array:
     return total / lax.reduce_window(ones, np.array(0, x.dtype), lax.add, window, stride, pad)
 
 
-def _check_size(x, least):
+def _check_size(x: jax.Array, least: int) -> None:
     if min(x.shape[1:3]) < least:
         raise InputError(f"maps of {x.shape[1]}x{x.shape[2]} are too small: use larger images")

@@ -1,47 +1,70 @@
-"""What the windows of a convolution or pooling see at one of their taps, as shifted images.
+"""Shifted images: the value that each window of a convolution or pooling has at one tap.
 
-Written so that XLA for CPUs computes sums over taps in one vectorized pass: rows and columns are
-picked before they are padded, not after.
+Rows and columns are selected before they are padded, not after: then XLA for CPUs computes a sum
+over taps in one vectorized pass.
 """
+
+import functools
+import operator
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+Ends = list[tuple[int, int, int]]  # of rows and columns: padding before, after and between
 
-def gather(x, tap, out_size, stride: int, padding: int, fill=0.0) -> jax.Array:
-    """The value that each window sees at a tap.
+
+def taps(size: int) -> list[tuple[int, int]]:
+    """Returns (row, column) of each tap of a square window."""
+    return [(row, column) for row in range(size) for column in range(size)]
+
+
+def gather(
+    x: jax.Array,
+    tap: tuple[int, int],
+    out_size: Sequence[int],
+    stride: int,
+    padding: int,
+    fill: float = 0.0,
+) -> jax.Array:
+    """Returns the value of each window at a tap, [N, H', W', C].
 
     Args:
         x: [N, H, W, C].
         tap: (row, column) in the window.
         out_size: (H', W'), numbers of windows.
-        stride, padding: of the windows, pixels.
-        fill: what is seen outside of x.
-
-    Returns:
-        [N, H', W', C].
+        stride, padding: of the windows, in pixels.
+        fill: value outside of x.
     """
-    starts, ends = [], []
-    for at, n, n_out in zip(tap, x.shape[1:3], out_size, strict=True):
-        offset = at - padding  # window a sees pixel a * stride + offset
+    starts: list[int] = []
+    ends: Ends = []
+    for position, n, n_out in zip(tap, x.shape[1:3], out_size, strict=True):
+        offset = position - padding  # window i has pixel i * stride + offset at this tap
         start = offset % stride
-        low = (start - offset) // stride
+        before = (start - offset) // stride
         starts.append(start)
-        ends.append((low, n_out - low - len(range(start, n, stride)), 0))
+        ends.append((before, n_out - before - len(range(start, n, stride)), 0))
     top, left = starts
     return _pad(x[:, top::stride, left::stride], ends, fill)
 
 
-def scatter(y, tap, in_size, stride: int, padding: int) -> jax.Array:
-    """The transpose of `gather`: y [N, H', W', C] put where it was seen, [N, H, W, C], else 0."""
-    ends = []
-    for at, n, n_out in zip(tap, in_size, y.shape[1:3], strict=True):
-        offset = at - padding
+def scatter(
+    y: jax.Array, tap: tuple[int, int], in_size: Sequence[int], stride: int, padding: int
+) -> jax.Array:
+    """The transpose of `gather`: puts y [N, H', W', C] at its pixels of zeros [N, H, W, C]."""
+    ends: Ends = []
+    for position, n, n_out in zip(tap, in_size, y.shape[1:3], strict=True):
+        offset = position - padding
         ends.append((offset, n - offset - (n_out - 1) * stride - 1, stride - 1))
     return _pad(y, ends, 0.0)
 
 
-def _pad(x, ends, fill):
-    """lax.pad of the pixels; negative ends are cut off."""
+def add(parts: Iterable[jax.Array]) -> jax.Array:
+    """Adds arrays up, in order."""
+    return functools.reduce(operator.add, parts)
+
+
+def _pad(x: jax.Array, ends: Ends, fill: float) -> jax.Array:
+    """Pads the pixels; a negative number crops them."""
     return lax.pad(x, jnp.full((), fill, x.dtype), ((0, 0, 0), *ends, (0, 0, 0)))

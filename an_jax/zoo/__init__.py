@@ -1,4 +1,4 @@
-"""The model zoo: architectures by name, released checkpoints, what a model costs."""
+"""The model zoo: architectures by name, released checkpoints, the cost of a model."""
 
 from an_jax.zoo.architectures import (
     ARCHITECTURES,

@@ -1,12 +1,14 @@
-"""What exists: architecture name -> constructor, arguments, and the preprocessing it expects."""
+"""The architectures: name -> constructor, its arguments, and the preprocessing of images."""
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from an_jax.errors import InputError
 from an_jax.models.aognet import AOGNet
@@ -19,13 +21,13 @@ INTERPOLATIONS = ("bilinear", "bicubic")
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes a model's input.
+    """How an image is made a model's input.
 
     Attributes:
         image_size: side of the square input, pixels.
-        crop_pct: image_size over the length to which the shorter side is resized.
+        crop_pct: image_size divided by the length to which the shorter side is resized.
         interpolation: "bilinear" or "bicubic", as Pillow computes it.
-        mean, std: of the normalization, in units of [0, 1] pixel values.
+        mean, std: of the normalization, for pixel values in [0, 1].
     """
 
     image_size: int = 224
@@ -34,8 +36,8 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
-    def __post_init__(self):
-        """Raises InputError on a value that makes no sense."""
+    def __post_init__(self) -> None:
+        """Raises InputError if a value is invalid."""
         if self.image_size < 1:
             raise InputError("image_size must be at least 1")
         if not 0 < self.crop_pct <= 1:
@@ -48,33 +50,29 @@ class Preprocessing:
 class Architecture:
     """A network without weights: `network(**arguments, num_classes, dtype, rngs)` builds it."""
 
-    network: type[nnx.Module]
-    arguments: Mapping
+    network: Callable[..., nnx.Module]
+    arguments: Mapping[str, Any]
     preprocessing: Preprocessing = Preprocessing()
 
 
-def _resnet(block, depths, preprocessing=Preprocessing(), **arguments) -> Architecture:
-    arguments = {"block": block, "depths": depths, **arguments}
-    return Architecture(ResNet, arguments, preprocessing)
+def _resnet(
+    block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], **arguments: Any
+) -> Architecture:
+    return Architecture(ResNet, {"block": block, "depths": depths, **arguments})
 
 
-_R34, _R50, _R101 = (
-    (BasicBlock, (3, 4, 6, 3)),
-    (Bottleneck, (3, 4, 6, 3)),
-    (Bottleneck, (3, 4, 23, 3)),
-)
-
-
-def _aognet(widths, depths, attentive) -> Architecture:
+def _aognet(widths: tuple[int, ...], depths: tuple[int, ...], attentive: bool) -> Architecture:
     return Architecture(AOGNet, {"widths": widths, "depths": depths, "attentive": attentive})
 
 
-_A12, _A40 = (
-    ((32, 128, 256, 512, 824), (2, 2, 2, 1)),
-    ((56, 224, 448, 896, 1400), (2, 2, 3, 1)),
-)
+_R34 = (BasicBlock, (3, 4, 6, 3))
+_R50 = (Bottleneck, (3, 4, 6, 3))
+_R101 = (Bottleneck, (3, 4, 23, 3))
+_A12 = ((32, 128, 256, 512, 824), (2, 2, 2, 1))
+_A40 = ((56, 224, 448, 896, 1400), (2, 2, 3, 1))
 
-# The models of the two papers; slots are explained in models/resnet.py.
+# The models of the two papers. `attentive` has the slots with AN in place of BN (models/resnet.py):
+# "norm1" is the norm after a block's first convolution.
 ARCHITECTURES = {
     "aognet_12m_bn": _aognet(*_A12, attentive=False),
     "aognet_12m_an": _aognet(*_A12, attentive=True),
@@ -107,31 +105,38 @@ ARCHITECTURES = {
     "resnetv1d_101_an": _resnet(*_R101, stem="deep", attentive=("norm2",)),
 }
 
-_R20 = {
-    "block": BasicBlock,
-    "depths": (3, 3, 3),
-    "planes": (16, 32, 64),
-    "stem": "3x3",
-    "preprocessing": Preprocessing(
-        image_size=16, crop_pct=1.0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
-    ),
-}
 
-# For images of some 8 to 32 px (He et al., CVPR 2016, section 4.2), as in the demonstration.
+def _resnet_20(**arguments: Any) -> Architecture:
+    architecture = _resnet(
+        BasicBlock,
+        (3, 3, 3),
+        planes=(16, 32, 64),
+        stem="3x3",
+        num_mixtures=(10, 10, 20),
+        **arguments,
+    )
+    half = (0.5, 0.5, 0.5)
+    preprocessing = Preprocessing(image_size=16, crop_pct=1.0, mean=half, std=half)
+    return dataclasses.replace(architecture, preprocessing=preprocessing)
+
+
+# For images of 8 to 32 px (He et al., CVPR 2016, section 4.2). The demonstration uses them.
 SMALL_ARCHITECTURES = {
-    "resnet_20_bn": _resnet(**_R20),
-    "resnet_20_an_bn1": _resnet(**_R20, attentive=("norm1",), num_mixtures=(10, 10, 20)),
+    "resnet_20_bn": _resnet_20(),
+    "resnet_20_an_bn1": _resnet_20(attentive=("norm1",)),
 }
 
 
 def list_models() -> list[str]:
-    """Names of the papers' architectures, sorted. `create_model` knows them all, and the small
-    ones of `SMALL_ARCHITECTURES` besides."""
+    """Returns the sorted names of the papers' architectures.
+
+    `create_model` also accepts the names in `SMALL_ARCHITECTURES`.
+    """
     return sorted(ARCHITECTURES)
 
 
 def get_architecture(name: str) -> Architecture:
-    """The entry `name` of the zoo. Raises InputError that names the nearest ones."""
+    """Returns an entry of the zoo. For an unknown name, raises InputError with the nearest ones."""
     known = ARCHITECTURES | SMALL_ARCHITECTURES
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
@@ -143,26 +148,30 @@ def get_architecture(name: str) -> Architecture:
 
 
 def create_model(
-    name: str, *, num_classes: int = 1000, dtype=jnp.float32, rngs: nnx.Rngs | None = None
+    name: str,
+    *,
+    num_classes: int = 1000,
+    dtype: DTypeLike = jnp.float32,
+    rngs: nnx.Rngs | None = None,
 ) -> nnx.Module:
-    """A new model with the papers' random initialization, in training mode (see model.eval()).
+    """Returns a new model with the papers' random initialization, in training mode.
 
     Args:
-        name: one of `list_models()`, or of `SMALL_ARCHITECTURES`.
+        name: a name in `list_models()` or `SMALL_ARCHITECTURES`.
         num_classes: number of logits.
         dtype: compute dtype: float32, bfloat16, or float64 (under jax_enable_x64). Parameters,
-            statistics, attention and logits are in at least float32.
+            statistics, attention and logits are at least float32.
         rngs: source of the initialization; `nnx.Rngs(0)` if not given.
 
     Returns:
-        A module that maps normalized images [N, H, W, 3] to logits [N, num_classes]. AOGNets and
-        MobileNetV2 have dropout: train them by `functional.apply_train`, which takes its key.
+        A module that maps normalized images [N, H, W, 3] to logits [N, num_classes]; call its
+        `eval()` for inference. Train AOGNets and MobileNetV2, which have dropout, with
+        `functional.apply_train`, which takes the dropout key.
 
     Raises:
-        InputError: unknown name.
+        InputError: the name is unknown.
     """
     architecture = get_architecture(name)
-
     return architecture.network(
         **architecture.arguments,
         num_classes=num_classes,
@@ -171,15 +180,21 @@ def create_model(
     )
 
 
-class ShapeOnlyRngs:
-    """Stands for nnx.Rngs under `jax.eval_shape`: no counters to trace, three times as fast."""
+class ShapeOnlyRngs(nnx.Rngs):
+    """Replaces nnx.Rngs under `jax.eval_shape`: 3 times as fast, without counters to trace."""
 
-    def params(self):
+    def __init__(self) -> None:
+        """Has no streams."""
+
+    def params(self) -> jax.Array:
+        """Returns the same key at each call."""
         return jax.random.key(0)
 
 
-def abstract_model(name: str, *, num_classes: int = 1000, dtype=jnp.float32) -> nnx.Module:
-    """Like `create_model`, but of shapes and dtypes only: no memory, no computation."""
+def abstract_model(
+    name: str, *, num_classes: int = 1000, dtype: DTypeLike = jnp.float32
+) -> nnx.Module:
+    """Returns the model of `create_model` as shapes and dtypes, without computing anything."""
     return nnx.eval_shape(
         lambda: create_model(name, num_classes=num_classes, dtype=dtype, rngs=ShapeOnlyRngs())
     )

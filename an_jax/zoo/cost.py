@@ -1,8 +1,10 @@
-"""What each part of a model costs: parameters, multiply-accumulates, activations; and its norms."""
+"""The parts of a model: parameters, multiply-accumulates, activations, and norms of each."""
 
 import contextlib
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import jax
@@ -12,19 +14,22 @@ from an_jax import functional
 from an_jax.nn import AttentiveNorm, BatchNorm, Conv, SqueezeExcite
 from an_jax.zoo import architectures
 
+COUNTED_LAYERS = (Conv, nnx.Linear, BatchNorm, AttentiveNorm, SqueezeExcite)
+
 
 @dataclasses.dataclass
 class Part:
     """The stem, a stage or the head of a model.
 
     Attributes:
-        name: "stem" (all before the first stage), "layer1", ..., "head".
+        name: "stem" (the layers before the first stage), "layer1", ..., "head".
         output: shape of its last layer's output for one image: (H, W, C), or (C,).
         params: number of trained values.
-        macs: multiply-accumulates for one image, counted as timm's benchmarks do: those of
+        macs: multiply-accumulates for one image, counted as in timm's benchmarks: those of
             convolutions and linear layers, two for each normalized value, one for each value that
             Squeeze-Excitation pools. AN's mixtures add 2 K C; its statistics are not counted.
-        activations: values that convolutions and linear layers put out for one image, as in timm.
+        activations: number of output values of convolutions and linear layers for one image, as in
+            timm.
         norms: path -> number of mixture components, or None for BN.
         squeeze_excite: paths of the Squeeze-Excitation modules.
     """
@@ -39,70 +44,79 @@ class Part:
 
 
 def summarize(name: str, image_size: int | None = None) -> list[Part]:
-    """The parts of a model, in order; measured on shapes alone.
+    """Returns the parts of a model in order, computed from shapes alone.
 
     Args:
-        name: a name of the zoo.
-        image_size: side of the image, pixels; by default the model's own.
+        name: a name in the zoo.
+        image_size: side of the image in pixels; by default the model's own.
 
     Raises:
-        InputError: unknown name, or an image too small for the model.
+        InputError: the name is unknown, or the image too small for the model.
     """
     preprocessing = architectures.get_architecture(name).preprocessing
     if image_size is not None:
         preprocessing = dataclasses.replace(preprocessing, image_size=image_size)
     size = preprocessing.image_size
     parts: dict[str, Part] = {}
+    outputs: list[jax.Array] = []
 
-    def part(path) -> Part:
-        first = path.partition(".")[0]
-        if not first.startswith("layer"):
-            first = "head" if first in ("fc", "classifier") else "stem"
-        return parts.setdefault(first, Part(first))
-
-    def run(image):
+    def run(image: jax.Array) -> None:
         model = architectures.create_model(name, rngs=architectures.ShapeOnlyRngs())
         model.eval()
         paths = {id(m): ".".join(map(str, path)) for path, m in nnx.iter_modules(model)}
 
-        def record(module, x, y):
-            path = paths[id(module)]
-            _add(part(path), path, module, x, y)
+        def record(module: Any, x: jax.Array, y: Any) -> None:
+            if module is model:
+                outputs.extend(y)  # of stem and stages
+            else:
+                path = paths[id(module)]
+                _add(_part(parts, path), path, module, x, y)
 
-        with _calls(record):
-            logits = model(image)
+        methods = [(layer, "__call__") for layer in COUNTED_LAYERS]
+        with _record_calls([*methods, (type(model), "features")], record):
+            outputs.append(model(image))
         for path, values in functional.split(model).params.items():
-            part(path).params += values.size
-        for one, output in zip(parts.values(), [*model.features(image), logits], strict=True):
-            one.output = output.shape[1:]
+            _part(parts, path).params += values.size
 
     jax.eval_shape(run, jax.ShapeDtypeStruct((1, size, size, 3), "float32"))
+    for part, output in zip(parts.values(), outputs, strict=True):
+        part.output = output.shape[1:]
     return list(parts.values())
 
 
-@contextlib.contextmanager
-def _calls(record):
-    """Within it, `record(module, input, output)` follows each call of a counted layer.
+def _part(parts: dict[str, Part], path: str) -> Part:
+    """Returns the part of a layer's path; adds it if it is missing."""
+    name = path.partition(".")[0]
+    if not name.startswith("layer"):
+        name = "head" if name in ("fc", "classifier") else "stem"
+    return parts.setdefault(name, Part(name))
 
-    Patched from outside, so that no layer need know that it may be counted.
+
+@contextlib.contextmanager
+def _record_calls(
+    methods: list[tuple[type[nnx.Module], str]], record: Callable[[Any, jax.Array, Any], None]
+) -> Iterator[None]:
+    """Calls record(module, input, output) after each call of the methods.
+
+    It patches the classes, so that layers need no code for being counted.
     """
 
-    def recorded(call):
-        def wrapper(module, x):
-            y = call(module, x)
+    def recorded(method: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax.Array], Any]:
+        def wrapper(module: Any, x: jax.Array) -> Any:
+            y = method(module, x)
             record(module, x, y)
             return y
 
         return wrapper
 
     with contextlib.ExitStack() as stack:
-        for kind in (Conv, nnx.Linear, BatchNorm, AttentiveNorm, SqueezeExcite):
-            stack.enter_context(mock.patch.object(kind, "__call__", recorded(kind.__call__)))
+        for kind, name in methods:
+            stack.enter_context(mock.patch.object(kind, name, recorded(getattr(kind, name))))
         yield
 
 
-def _add(part: Part, path: str, module: nnx.Module, x: jax.Array, y: jax.Array) -> None:
-    """Counts one call of a layer."""
+def _add(part: Part, path: str, module: Any, x: jax.Array, y: jax.Array) -> None:
+    """Adds the cost of a layer's call."""
     match module:
         case Conv() | nnx.Linear():
             part.macs += y.size * math.prod(module.kernel.shape[:-1])

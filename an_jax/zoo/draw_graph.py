@@ -1,4 +1,4 @@
-"""Draws the And-Or graph of an AOGNet block: `python -m an_jax.zoo.draw_graph 4 graph.png`."""
+"""Draw the And-Or graph of an AOGNet block: `python -m an_jax.zoo.draw_graph 4 graph.png`."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ _STYLES = {Kind.OR: ("o", "#8ecae6"), Kind.AND: ("s", "#ffb703"), Kind.TERMINAL:
 
 
 def draw_graph(graph: AndOrGraph, path: Path) -> None:
-    """Writes a PNG: wide intervals above narrow ones, each over the primitives that it covers.
+    """Writes a PNG with wide intervals above narrow ones, each above its primitives.
 
     Raises:
         InputError: the file cannot be written.
@@ -69,11 +69,11 @@ def draw_graph(graph: AndOrGraph, path: Path) -> None:
 
 
 def _places(graph: AndOrGraph) -> dict[Node, tuple[float, float]]:
-    """Or-nodes above the terminal and And-nodes of the same interval, which stand side by side."""
+    """Returns (x, y) of each node: an interval's Or-node is above its Terminal- and And-nodes."""
     groups = defaultdict(list)
     for node in graph.nodes:
         groups[node.first, node.last, node.kind is Kind.OR].append(node)
-    places = {}
+    places: dict[Node, tuple[float, float]] = {}
     for (first, last, is_or), nodes in groups.items():
         for i, node in enumerate(nodes):
             x = (first + last) / 2 + 0.42 * (i - (len(nodes) - 1) / 2)
@@ -81,17 +81,17 @@ def _places(graph: AndOrGraph) -> dict[Node, tuple[float, float]]:
     return places
 
 
-def main(argv=None) -> int:
-    """Draws the graph that the arguments ask for; returns the exit status."""
+def main(argv: list[str] | None = None) -> int:
+    """Draws the graph and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m an_jax.zoo.draw_graph", description=__doc__)
     parser.add_argument(
         "dim",
         type=int,
-        choices=range(1, 9),  # more would not be legible
+        choices=range(1, 9),  # larger graphs are not legible
         help="number of primitives: 2 in AOGNet's stages 1 and 2, 4 in stages 3 and 4",
     )
-    parser.add_argument("output", type=Path, help="the PNG to write")
-    parser.add_argument("--wide_left", action="store_true", help="the graph of stages 2 and 4")
+    parser.add_argument("output", type=Path, help="PNG file to write")
+    parser.add_argument("--wide_left", action="store_true", help="draw the graph of stages 2 and 4")
     args = parser.parse_args(argv)
     graph = AndOrGraph(args.dim, wide_left=args.wide_left)
     return exit_status(lambda: draw_graph(graph, args.output))

@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 
 class Recipe(NamedTuple):
-    """How a model was trained, by the release's documentation.
+    """The training of a model, according to the release's documentation.
 
-    (Of its configuration files for the advanced recipe, most say otherwise.)
+    Most of the release's configuration files for the advanced recipe differ from it.
 
     Attributes:
         name: "imagenet", or the advanced "imagenet_200e_ls_mixup".
         num_epochs: passes over ImageNet's training set.
         label_smoothing: share of the target that is spread over all classes.
-        mixup: alpha of mixup's Beta distribution; 0 for none.
+        mixup: alpha of mixup's Beta distribution; 0: no mixup.
     """
 
     name: str
@@ -30,8 +30,8 @@ class Released(NamedTuple):
         architecture: its name in the zoo.
         recipe: how it was trained.
         params_m: published number of parameters, in millions.
-        results: test set -> published (top-1, top-5) accuracies as fractions. On imagenet-o they
-            are accuracies over the 200 classes of imagenet-a.
+        results: test set -> published (top-1, top-5) accuracies as fractions. Those on imagenet-o
+            are over the 200 classes of imagenet-a.
     """
 
     architecture: str
@@ -53,5 +53,5 @@ def _read() -> dict[str, Released]:
     }
 
 
-# Published name, such as "aognet_12m_an_imagenet_200e_ls_mixup", -> what is known of it.
+# Keyed by published name, for example "aognet_12m_an_imagenet_200e_ls_mixup".
 RELEASED = _read()
