@@ -11,7 +11,7 @@ from an_jax.data.sets import digits
 from an_jax.data.sets.train_sets import open_train_set
 from an_jax.errors import InputError
 from an_jax.training import curves, loop
-from an_jax.training.fine_tune import initial_weights
+from an_jax.training.build import initial_weights
 from configs import digits as digits_config
 from tests.pictures import decode, encode
 from tests.processes import ROOT, finish, start
