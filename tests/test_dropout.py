@@ -1,4 +1,4 @@
-"""Dropout: where it is, that a key decides it, and that whole channels go."""
+"""Dropout: which models have it, that the key determines it, and that AOGNets drop channels."""
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def test_a_key_decides():
 
 
 def losses(seed, num_devices, num_steps=3):
-    """Of steps that change nothing, on two copies of the same images for each device."""
+    """Losses of steps that change nothing, on the same images for each device."""
     mesh = parallel.make_mesh(devices=jax.devices()[:num_devices])
     split, optimizer = functional.split(Net(nnx.Rngs(0))), sgd(0.0, 0.0, 0.0)
     step = make_train_step(split.definition, optimizer, mesh, zoo.Preprocessing(), 4, seed=seed)

@@ -1,4 +1,4 @@
-"""The recipes: their parts equal the reference's, and there are configurations for every model."""
+"""The recipes: their parts equal the reference's, and every model has a configuration."""
 
 import json
 import subprocess
@@ -117,7 +117,7 @@ def test_configurations_are_the_published_recipes(name):
     assert found == released.recipe[1:]
 
 
-def test_an_unknown_model_is_no_configuration():
+def test_an_unknown_model_is_refused():
     with pytest.raises(flags.IllegalFlagValueError, match=r"nearest names are .*resnet_50_bn"):
         imagenet.get_config("resnet_50_an")
 

@@ -98,8 +98,11 @@ def test_two_processes_are_preempted_and_one_goes_on_and_is_killed(finished, tmp
     assert (status, other_status) == (0, 0), err + other_err
     assert "Traceback" not in err + other_err
     assert "compiled in" in out
-    assert not other_out
-    step = int(re.search(r"SIGTERM: saved at step (\d+); the same command goes on there", out)[1])
+    assert "M parameters" not in other_out
+    assert "SIGTERM" not in other_out
+    step = int(
+        re.search(r"SIGTERM: saved at step (\d+); run the same command again to resume", out)[1]
+    )
     assert 0 < step < NUM_STEPS
 
     shutil.copytree(workdir, not_killed)
@@ -135,7 +138,7 @@ def test_killed_again_and_again(whole, tmp_path):
         start("train.py", *arguments(workdir, "--config.checkpoint_steps=1"))
     )
     assert status == 0, err
-    assert "going on after step" in out
+    assert "resuming after step" in out
     assert_same_bits(workdir, whole)
     assert not is_saving(workdir)
 
@@ -154,7 +157,7 @@ def test_preempted(whole, tmp_path):
     assert 8 <= int(step) < 18
     ((status, out, err),) = finish(start("train.py", *arguments(tmp_path / "run")))
     assert status == 0, err
-    assert f"going on after step {step}" in out
+    assert f"resuming after step {step}" in out
     assert_same_bits(tmp_path / "run", whole)
 
 
@@ -196,7 +199,7 @@ def test_full_disk(whole, tmp_path):
     )
     ((status, out, err),) = finish(start("train.py", *arguments(workdir)))
     assert status == 0, err
-    assert "going on after step 12" in out
+    assert "resuming after step 12" in out
     assert_same_bits(workdir, whole)
 
 
@@ -226,5 +229,5 @@ def test_two_processes_are_preempted(whole, tmp_path):
     assert "SIGTERM: saved at step" in found[0][1]
     ((status, out, err),) = finish(start("train.py", *arguments(tmp_path / "run")))
     assert status == 0, err
-    assert "going on after step" in out
+    assert "resuming after step" in out
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(whole), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The training step on several devices against the same computed in other, simpler ways."""
+"""The training step on several devices against simpler computations of the same."""
 
 import functools
 import re
@@ -27,14 +27,14 @@ def float64():
 
 
 def batch():
-    """Of 32 normalized images, unlike each other in mean and variance."""
+    """32 normalized images that differ in mean and variance, and labels."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(32, 16, 16, 3)) * rng.uniform(0.5, 2, (32, 1, 1, 1))
     return images + rng.normal(size=(32, 1, 1, 3)), rng.integers(0, 10, 32)
 
 
 def step_on(mesh, split):
-    """State after one step in float64, and its metrics."""
+    """The state after one step in float64, and its metrics."""
     images, labels = batch()
     step = jax.shard_map(
         functools.partial(train_step, split.definition, SGD, dropout_key=None),
@@ -47,7 +47,7 @@ def step_on(mesh, split):
 
 
 def replicas(split, num_parts):
-    """The same, of parts of the batch computed one after the other: as PyTorch's replicas do."""
+    """The same from parts of the batch, computed one after the other, as PyTorch's replicas do."""
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
@@ -132,7 +132,7 @@ def run_steps(num_steps=3, dtype=jnp.float32, optimizer=SGD, **options):
     return losses, state, step
 
 
-def test_compiled_once_and_the_state_given_back():
+def test_the_step_compiles_once_and_returns_the_state():
     _, state, step = run_steps()
     assert step._cache_size() == 1
     assert int(state.step) == 3
@@ -154,8 +154,8 @@ def test_bfloat16_keeps_its_state_in_float32():
     assert losses[0] != expected[0]
 
 
-def test_what_devices_exchange_is_float32():
-    """Gradients above all: averaged in bfloat16 over many devices, they would lose much."""
+def test_devices_exchange_float32():
+    """An average of gradients in bfloat16 over many devices would lose precision."""
     split = functional.split(zoo.abstract_model("resnet_20_an_bn1", dtype=jnp.bfloat16))
     step = make_train_step(
         split.definition, SGD, parallel.make_mesh(2), zoo.Preprocessing(), 1000, mixup_alpha=0.2

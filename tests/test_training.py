@@ -1,4 +1,4 @@
-"""Training runs in this process: what they leave, and how they go on."""
+"""Training runs in this process: what they write, and how they resume."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ from tests.pictures import SPOILT
 from tests.small_model import random_split
 
 
-def test_a_run_leaves_metrics_curves_and_the_best_model(finished):
+def test_a_run_writes_metrics_curves_and_the_best_model(finished):
     epochs = curves.read_metrics(finished)
     assert [(e["epoch"], e["step"]) for e in epochs] == [(1, 6), (2, 12)]
     assert epochs[1]["loss"] < epochs[0]["loss"]
@@ -43,7 +43,7 @@ def test_a_run_leaves_metrics_curves_and_the_best_model(finished):
 
 
 def test_lines_about_steps(finished):
-    """One each four steps, and one where an epoch ends; the epoch's are their means."""
+    """One per four steps, and one where an epoch ends. The epoch's metrics are their means."""
     lines = read_lines(finished / "steps.jsonl")
     assert [(s["epoch"], s["step"], s["steps"]) for s in lines] == [
         (1, 4, 4),
@@ -110,14 +110,16 @@ def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, m
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2, signal.SIGTERM)
         loop.train(config(**changes), workdir)
-    assert "SIGTERM: saved at step 2; the same command goes on there" in capsys.readouterr().out
+    assert (
+        "SIGTERM: saved at step 2; run the same command again to resume" in capsys.readouterr().out
+    )
     with monkeypatch.context() as patch:
         interrupt_after(patch, 9)
         with pytest.raises(KeyboardInterrupt):
             loop.train(config(**changes), workdir)
-    assert "going on after step 2" in capsys.readouterr().out
+    assert "resuming after step 2" in capsys.readouterr().out
     loop.train(config(**changes), workdir)
-    assert "going on after step 8" in capsys.readouterr().out
+    assert "resuming after step 8" in capsys.readouterr().out
     assert_same_end(workdir, finished)
     assert [step._cache_size() for step in steps] == [1, 1, 1]  # each compiled once
     lines = read_lines(workdir / "steps.jsonl")
@@ -161,7 +163,7 @@ def test_a_finished_run_is_left_alone(finished, monkeypatch):
     assert (finished / "metrics.jsonl").read_text() == metrics
 
 
-def test_what_was_logged_but_not_saved_is_dropped(finished, tmp_path):
+def test_log_lines_after_the_checkpoint_are_dropped(finished, tmp_path):
     workdir = epath.Path(tmp_path / "run")
     shutil.copytree(finished, workdir)
     with (workdir / "metrics.jsonl").open("a") as file:
@@ -171,7 +173,7 @@ def test_what_was_logged_but_not_saved_is_dropped(finished, tmp_path):
 
 
 def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
-    """At any of its writes: the next start is not confused by what it finds."""
+    """At any of its writes; the next start succeeds."""
     card = ModelCard("resnet_20_bn", 10, Preprocessing(), {})
     for die_at in (0, 1):
         workdir, count = epath.Path(tmp_path / str(die_at)), iter(range(9))
@@ -221,7 +223,7 @@ def test_a_run_that_saved_nothing_does_not_pin_its_configuration(tmp_path):
 
 
 def test_the_best_of_a_run_is_kept_beside_the_last(tmp_path):
-    """By either ranking, whatever comes after; and the last two to go on from."""
+    """By either ranking, whatever comes after. The last two are kept for resuming."""
     state, workdir = new_state(), epath.Path(tmp_path)
     scores = [(0.1, 0.3), (0.5, 0.2), (0.2, 0.9), (0.4, 0.1)]
     with TrainCheckpoints(workdir, keep=2) as checkpoints:
@@ -249,7 +251,7 @@ def open_imagenet(archives, tmp_path):
 
 
 def test_validation_with_real_labels(tmp_path, archives, monkeypatch):
-    """Real's accuracy is that of its labels, which belong to the images by name."""
+    """ReaL's accuracy is that of ReaL's labels, which belong to the images by name."""
     seen = []
 
     def spy(classes, label_sets, k):

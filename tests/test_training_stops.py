@@ -1,4 +1,4 @@
-"""Training runs in this process: what stops them, said in one line, and what it leaves alone."""
+"""Training runs in this process: errors that stop them, and files that these leave alone."""
 
 import dataclasses
 import shutil
@@ -58,7 +58,7 @@ def test_a_loss_that_becomes_nan_is_not_saved(finished, tmp_path, monkeypatch):
         loop.train(config(checkpoint_steps=9), workdir)
 
 
-def test_other_data_are_not_mixed_into_a_run(finished, monkeypatch):
+def test_a_run_on_other_data_is_refused(finished, monkeypatch):
     opened = loop.open_train_set("digits", "")
     source = opened.source
     fewer = ImageList(source.filenames[:-1], source.labels[:-1], encoded=source.encoded[:-1])
@@ -70,14 +70,14 @@ def test_other_data_are_not_mixed_into_a_run(finished, monkeypatch):
     assert (finished / "model.json").read_text() == before
 
 
-def test_another_configuration_is_not_mixed_into_a_run(finished):
+def test_a_run_of_another_configuration_is_refused(finished):
     before = (finished / "config.json").read_text()
     with pytest.raises(InputError, match=r"another configuration \(seed 0 -> 1\)"):
         loop.train(config(seed=1), finished)
     assert (finished / "config.json").read_text() == before
 
 
-def test_a_checkpoint_is_no_workdir(tmp_path, finished):
+def test_a_checkpoint_is_refused_as_a_workdir(tmp_path, finished):
     shutil.copy(finished / "model.json", tmp_path)
     with pytest.raises(InputError, match="holds a checkpoint, not a training run"):
         loop.train(config(), tmp_path)
@@ -109,7 +109,7 @@ def test_an_unwritable_workdir_is_refused(tmp_path):
 
 
 def test_a_disk_that_is_too_full_for_a_checkpoint(tmp_path, monkeypatch):
-    """Said before anything is written; what was saved before stays."""
+    """The error comes before anything is written. The earlier checkpoint stays."""
     state = new_state()
     with TrainCheckpoints(epath.Path(tmp_path), keep=2) as checkpoints:
         assert checkpoints.describe_last() == "no checkpoint is saved yet"

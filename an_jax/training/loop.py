@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 
 import jax
 import ml_collections
@@ -10,7 +11,7 @@ from etils import epath
 from an_jax import functional, parallel
 from an_jax.checkpoint import ModelCard
 from an_jax.data.sets.train_sets import TrainSet, open_train_set
-from an_jax.data.train_pipeline import Augmentation, steps_per_epoch, train_batches
+from an_jax.data.train_pipeline import Augmentation, TrainBatch, steps_per_epoch, train_batches
 from an_jax.errors import InputError
 from an_jax.files import absolute
 from an_jax.progress import progress_bar
@@ -93,8 +94,7 @@ def _run(
     start = step = int(state.step)  # updates made
 
     log = RunLog(workdir, step, writes=parallel.is_main_process())
-    num_params = functional.count(state.params)
-    say(describe_run(config, card, num_params, mesh.size, steps, step))
+    say(describe_run(config, card, functional.count(state.params), mesh.size, steps, step))
     progress = progress_bar(
         config.num_epochs * steps * config.batch_size,
         workdir.name,
@@ -105,7 +105,6 @@ def _run(
         log, progress, schedule, config.batch_size, config.log_steps, checkpoints.describe_last
     )
     profile = Profile(workdir / "profile", config.profile_steps, watch.drain)
-    share = parallel.share_of_process(config.batch_size)
 
     # The last epoch may have been trained and saved, but not evaluated.
     is_evaluated = parallel.agree(step == 0 or any(line["step"] == step for line in log.epochs))
@@ -114,17 +113,7 @@ def _run(
         with progress, profile, Preemption() as preemption:
             for epoch in range(first_epoch, config.num_epochs):
                 epoch_began = time.perf_counter()
-                batches = train_batches(
-                    train_set.source,
-                    config.batch_size,
-                    slice(share.start, share.stop),
-                    card.preprocessing,
-                    Augmentation(tuple(config.crop_scale), config.horizontal_flip),
-                    seed=config.seed,
-                    epoch=epoch,
-                    first_step=step - epoch * steps,
-                )
-                for batch in batches:
+                for batch in _batches(config, card, train_set, epoch, step - epoch * steps):
                     watch.skip(batch.skipped)
                     profile.before_step(step - start)
                     if step == start:
@@ -150,17 +139,36 @@ def _run(
                 # Save the weights before logging the epoch: a logged epoch is not evaluated again.
                 if parallel.agree(is_best(scores, log.epochs)):
                     checkpoints.save_best(step, state, scores)
-                step_lines = [line for line in log.steps if line["epoch"] == epoch + 1]
-                skipped = parallel.total(watch.take_skipped())
-                log.add_epoch(epoch_metrics(step_lines, scores, skipped))
+                lines = [line for line in log.steps if line["epoch"] == epoch + 1]
+                log.add_epoch(epoch_metrics(lines, scores, parallel.total(watch.take_skipped())))
                 _plot_curves(workdir)
-                minutes = (time.perf_counter() - epoch_began) / 60
-                minutes_left = (config.num_epochs - epoch - 1) * minutes
-                say(describe_epoch(log.epochs[-1], config.num_epochs, minutes_left))
+                seconds_left = (time.perf_counter() - epoch_began) * (config.num_epochs - epoch - 1)
+                say(describe_epoch(log.epochs[-1], config.num_epochs, seconds_left / 60))
         say(describe_best(log.epochs, workdir))
     except Preempted:
         checkpoints.wait()
-        say(f"SIGTERM: saved at step {step}; the same command goes on there")
+        say(f"SIGTERM: saved at step {step}; run the same command again to resume")
+
+
+def _batches(
+    config: ml_collections.ConfigDict,
+    card: ModelCard,
+    train_set: TrainSet,
+    epoch: int,
+    first_step: int,
+) -> Iterator[TrainBatch]:
+    """Returns this process's batches of an epoch from a step on."""
+    share = parallel.share_of_process(config.batch_size)
+    return train_batches(
+        train_set.source,
+        config.batch_size,
+        slice(share.start, share.stop),
+        card.preprocessing,
+        Augmentation(tuple(config.crop_scale), config.horizontal_flip),
+        seed=config.seed,
+        epoch=epoch,
+        first_step=first_step,
+    )
 
 
 def _plot_curves(workdir: epath.Path) -> None:

@@ -29,7 +29,7 @@ def describe_run(
         f"{config.num_epochs} epochs of {steps} steps of {config.batch_size} images on "
         f"{num_devices} device(s)"
     )
-    return f"{line}; going on after step {step}" if step else line
+    return f"{line}; resuming after step {step}" if step else line
 
 
 def describe_epoch(metrics: dict, num_epochs: int, minutes_left: float) -> str:
