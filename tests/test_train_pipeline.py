@@ -1,5 +1,7 @@
 """Training batches: each image once per epoch, a function of (seed, epoch, step)."""
 
+import functools
+import itertools
 import shutil
 
 import numpy as np
@@ -115,7 +117,7 @@ def test_seed_and_epoch_decide(ten):
 
 def test_a_resumed_epoch_has_the_same_batches(ten):
     whole = epoch(ten)
-    for first_step in range(1, 4):
+    for first_step in (1, 3):  # 3 is past the last step
         assert_equal(epoch(ten, first_step=first_step), whole[first_step:])
 
 
@@ -145,26 +147,27 @@ def test_two_processes_share_what_tfds_prepared(prepared):
     assert not halves[0] & halves[1]
 
 
-def spoil(places, kind):
-    """Ten images; those at some places in the order of the epoch are corrupt."""
+@functools.cache
+def whole_epoch():
+    return epoch(in_memory(10))
+
+
+def spoil(places):
+    """Ten images; those at some places in the order of the epoch are corrupt in various ways."""
     good = in_memory(10)
-    bad = np.array(labels(epoch(good)))[list(places)]
-    encoded = [SPOILT[kind] if i in bad else good.encoded[i] for i in range(10)]
+    bad = np.array(labels(whole_epoch()))[places]
+    encoded, contents = list(good.encoded), itertools.cycle(SPOILT.values())
+    for label in bad:
+        encoded[label] = next(contents)
     return ImageList(good.filenames, good.labels, encoded=encoded), set(bad.tolist())
 
 
-@pytest.mark.parametrize(
-    ("places", "kind"),
-    [
-        *(({3}, kind) for kind in SPOILT),
-        *((places, "text") for places in ({0}, {9}, {3, 4, 5}, {2, 7, 8, 9})),
-    ],
-)
-def test_other_images_replace_corrupt_ones(places, kind):
+@pytest.mark.parametrize("places", [[0, 3, 4, 5, 9], [2, 7, 8, 9]])
+def test_other_images_replace_corrupt_ones(places):
     """At the ends of batches of four, within them and across them."""
-    source, bad = spoil(places, kind)
-    batches, whole = epoch(source), epoch(in_memory(10))
-    for batch, expected in zip(batches, whole, strict=True):
+    source, bad = spoil(places)
+    batches = epoch(source)
+    for batch, expected in zip(batches, whole_epoch(), strict=True):
         kept = ~np.isin(expected.labels, list(bad))
         np.testing.assert_array_equal(batch.labels[kept], expected.labels[kept])
         np.testing.assert_array_equal(batch.images[kept], expected.images[kept])
@@ -193,6 +196,6 @@ def test_a_missing_file_is_an_error(tmp_path):
 
 
 def test_a_step_without_any_good_image_is_an_error():
-    source, _ = spoil({4, 5, 6, 7}, "empty")
+    source, _ = spoil([4, 5, 6, 7])
     with pytest.raises(InputError, match=r"no training image of a step can be decoded, such as \d"):
         epoch(source)

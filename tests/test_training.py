@@ -211,7 +211,7 @@ def test_corrupt_images_and_an_unwritable_picture_do_not_end_a_run(tmp_path, mon
     assert "2 images skipped" in printed.out
     assert "curves.png cannot be written" in printed.out
     assert printed.out.count("profile written to") == 1
-    assert list(workdir.glob("profile/**/*.xplane.pb"))
+    assert list((tmp_path / "run/profile").rglob("*.xplane.pb"))
 
 
 def test_a_run_that_saved_nothing_does_not_pin_its_configuration(tmp_path):
