@@ -1,7 +1,7 @@
 """Trains a model: python train.py --config=configs/digits.py:an --workdir=runs/digits_an
 
-Any field of the configuration can be changed on the command line: --config.num_epochs=5
-On several hosts, the same command runs on each; see docs/training.md.
+A flag changes any field of the configuration: --config.num_epochs=5
+On several hosts, run the same command on each; see docs/training.md.
 """
 
 from logging import getLogger
@@ -12,22 +12,22 @@ from ml_collections import config_flags
 from an_jax.errors import exit_status
 
 config_flags.DEFINE_config_file("config", None, "the configuration", lock_config=True)
-flags.DEFINE_string("workdir", None, "where the run is kept, and resumed from; may be gs://")
+flags.DEFINE_string("workdir", None, "directory of the run, from which it resumes; may be gs://")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-def main(argv) -> int:
-    """Returns the exit status."""
+def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit status."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    # Of a failed save, orbax would print a traceback for each array besides raising the error.
+    # orbax prints a traceback for each array of a failed save, besides raising the error.
     logging.set_verbosity(logging.FATAL)
     getLogger("asyncio").setLevel("CRITICAL")
     return exit_status(run)
 
 
 def run() -> None:
-    """Raises InputError where the user must mend something."""
+    """Trains. Raises InputError if the command, the configuration or the data are invalid."""
     from an_jax import parallel
     from an_jax.files import absolute
     from an_jax.jax_settings import keep_compiled

@@ -1,4 +1,4 @@
-"""The embedded default: a small ResNet on scikit-learn's handwritten digits.
+"""A small ResNet on scikit-learn's handwritten digits.
 
 python train.py --config=configs/digits.py:an --workdir=runs/digits_an
 """
@@ -12,15 +12,17 @@ MODELS = {"bn": "resnet_20_bn", "an": "resnet_20_an_bn1"}
 
 
 def get_config(norm: str = "an") -> ml_collections.ConfigDict:
-    """`norm` is "bn" or "an"; all else is the same for both."""
+    """Returns the configuration for a norm: "bn" (Batch) or "an" (Attentive Normalization)."""
     if norm not in MODELS:
-        raise flags.IllegalFlagValueError(f"--config=configs/digits.py:{norm}: choose bn or an")
+        raise flags.IllegalFlagValueError(
+            f"--config=configs/digits.py:{norm}: the norm must be bn or an"
+        )
     config = default_config()
     config.model = MODELS[norm]
     config.dataset = "digits"
     config.image_size = 16
     config.crop_scale = (0.6, 1.0)
-    config.horizontal_flip = False  # digits are no mirror images of each other
+    config.horizontal_flip = False  # a mirrored digit is not a digit
     config.batch_size = 64
     config.eval_batch_size = 120
     config.num_epochs = 12

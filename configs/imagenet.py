@@ -10,12 +10,12 @@ from an_jax import zoo
 from an_jax.errors import InputError
 from an_jax.training.config import default_config
 
-# Published with 128 images on each of 8 GPUs, not 256.
+# Published with 128 images on each of 8 GPUs; the others with 256.
 SMALL_BATCH = ("aognet_40m", "mobilenetv2", "resnet_101", "resnetv1d_101")
 
 
 def get_config(model: str = "resnet_50_an_bn2") -> ml_collections.ConfigDict:
-    """`model` is one of `an_jax.list_models()`."""
+    """Returns the recipe for a model, one of `an_jax.list_models()`."""
     try:
         architecture = zoo.get_architecture(model)
     except InputError as error:

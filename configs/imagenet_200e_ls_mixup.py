@@ -10,7 +10,7 @@ from configs import imagenet
 
 
 def get_config(model: str = "resnet_50_an_bn2") -> ml_collections.ConfigDict:
-    """`model` is one of `an_jax.list_models()`."""
+    """Returns the recipe for a model, one of `an_jax.list_models()`."""
     config = imagenet.get_config(model)
     config.num_epochs = 200
     config.label_smoothing = 0.1

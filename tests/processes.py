@@ -1,4 +1,4 @@
-"""Commands in processes of their own, several of which may form one job."""
+"""Runs commands as processes, alone or two as one job."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ ROOT = FIXTURES.parents[1]
 
 
 def start(script: str, *arguments, devices: int = 8, cwd=None, **environment) -> subprocess.Popen:
-    """Starts a script of the repository on so many CPU devices."""
+    """Starts a script of the repository on a number of CPU devices."""
     return subprocess.Popen(
         [sys.executable, ROOT / script, *map(str, arguments)],
         env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), **environment},
@@ -35,6 +35,6 @@ def start_two(script: str, *arguments, directories=(None, None)) -> list[subproc
 
 
 def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
-    """Waits; exit status, standard output and standard error of each."""
+    """Waits for processes. Returns the exit status, stdout and stderr of each."""
     outputs = [process.communicate(timeout=300) for process in processes]
     return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]

@@ -1,4 +1,4 @@
-"""Dropout: where it is, that a key decides it, and that whole channels go."""
+"""Dropout: which models have it, that the key determines it, and that AOGNets drop channels."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from flax import nnx
 
 from an_jax import functional, parallel, zoo
 from an_jax.models.aognet import NodeOperator
-from an_jax.nn import Classifier
+from an_jax.nn import BatchNorm, Classifier
 from an_jax.training.optimizer import sgd
 from an_jax.training.step import init_state, make_train_step
 from tests import reference
@@ -31,44 +31,49 @@ def test_which_models_drop():
     assert {path.partition(".")[0] for path in channels} == {"layer3", "layer4"}
 
 
-def test_a_key_decides():
-    split, images = reference.load("mobilenetv2_bn"), reference.images(4, 64)
+@pytest.mark.parametrize("name", ["mobilenetv2_bn", "aognet_12m_an"])
+def test_training_without_a_key_is_refused(name):
+    """A model in training mode calls its dropout, which never silently does nothing."""
+    split = functional.split(zoo.abstract_model(name))
 
-    def logits(key):
-        return apply_train(*split, images, key)[0]
+    def train(params, batch_stats, images):
+        model = functional.merge(split.definition, params, batch_stats)
+        model.train()
+        return model(images)
 
-    nothing_dropped, one, two = logits(None), logits(jax.random.key(1)), logits(jax.random.key(2))
-    np.testing.assert_array_equal(one, logits(jax.random.key(1)))
-    assert not np.allclose(one, two)
-    assert not np.allclose(one, nothing_dropped)
-    model = functional.merge(*split)
-    model.train()
-    with pytest.raises(ValueError, match="rngs"):  # never silently without
-        model(images)
-
-
-def test_statistics_after_a_step_with_dropout():
-    """What is kept is all statistics, and nothing of the dropout."""
-    split = reference.load("mobilenetv2_bn")
-    _, stats = apply_train(*split, reference.images(4, 64), jax.random.key(0))
-    _, expected = apply_train(*split, reference.images(4, 64), None)
-    assert stats.keys() == expected.keys() == split.batch_stats.keys()
-    for path, value in stats.items():  # the only dropout comes after the last norm
-        np.testing.assert_array_equal(value, expected[path])
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    with pytest.raises(ValueError, match="rngs"):
+        jax.eval_shape(train, split.params, split.batch_stats, images)
 
 
 class Net(nnx.Module):
     """A network whose loss shows at once what was dropped."""
 
     def __init__(self, rngs):
+        self.norm = BatchNorm(3, dtype=jnp.float32)
         self.dropout, self.fc = nnx.Dropout(0.5), Classifier(64, 4, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, images):
+        images = self.norm(images)
         return self.fc(self.dropout(images.reshape(len(images), -1)[:, :64]))
 
 
+def test_a_key_decides():
+    """What is dropped, and not the statistics."""
+    split, images = functional.split(Net(nnx.Rngs(0))), reference.images(4, 5)
+    nothing_dropped, one, same, two = (
+        apply_train(*split, images, key) for key in (None, *map(jax.random.key, (1, 1, 2)))
+    )
+    np.testing.assert_array_equal(one[0], same[0])
+    assert not np.allclose(one[0], two[0])
+    assert not np.allclose(one[0], nothing_dropped[0])
+    assert one[1].keys() == nothing_dropped[1].keys() == split.batch_stats.keys()
+    for path, value in one[1].items():
+        np.testing.assert_array_equal(value, nothing_dropped[1][path])
+
+
 def losses(seed, num_devices, num_steps=3):
-    """Of steps that change nothing, on two copies of the same images for each device."""
+    """Losses of steps that change nothing, on the same images for each device."""
     mesh = parallel.make_mesh(devices=jax.devices()[:num_devices])
     split, optimizer = functional.split(Net(nnx.Rngs(0))), sgd(0.0, 0.0, 0.0)
     step = make_train_step(split.definition, optimizer, mesh, zoo.Preprocessing(), 4, seed=seed)

@@ -1,4 +1,4 @@
-"""One's own class folders: trained on from a checkpoint of other classes, and from nothing."""
+"""Class folders of the user: fine-tuning a checkpoint of other classes, and from scratch."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,36 +11,29 @@ from an_jax.data.sets import digits
 from an_jax.data.sets.train_sets import open_train_set
 from an_jax.errors import InputError
 from an_jax.training import curves, loop
-from an_jax.training.fine_tune import initial_weights
-from configs import digits as digits_config
+from an_jax.training.build import initial_weights
+from tests.digits_runs import config, read_last
 from tests.pictures import decode, encode
 from tests.processes import ROOT, finish, start
 from tests.small_model import random_split, save, softmax_of
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-FEW = {"num_epochs": 2, "warmup_epochs": 0, "batch_size": 16, "bn_group_size": 8}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Digits as JPEGs of 64 px, sorted into folders by their English names."""
     root = tmp_path_factory.mktemp("own")
-    for split, name, count in (("train", "train", 640), ("test", "val", 160)):
+    for split, name in (("train", "train"), ("test", "val")):
         source = digits.open_digits(split)
-        for i in range(count):
+        for i in range(len(source)):
             path = root / name / NAMES[source.labels[i]] / f"{i:04d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encode(decode(source.encoded[i]).repeat(2, 0).repeat(2, 1)))
     return root
 
 
-def config(folder, **changes):
-    result = digits_config.get_config("bn")
-    result.update(FEW | {"dataset": "folder", "data_dir": str(folder)} | changes)
-    return result
-
-
-def test_classes_are_the_folders_by_name(folder):
+def test_classes_are_the_sorted_folder_names(folder):
     train_set = open_train_set("folder", f"{folder}/")
     assert train_set.classes == sorted(NAMES)
     assert train_set.num_classes == 10
@@ -54,12 +47,12 @@ def test_classes_are_the_folders_by_name(folder):
     [
         (["train/a/x.jpg", "train/b/x.jpg"], "no val/ in .*: expected DATA/train/CLASS/IMAGE"),
         (["val/a/x.jpg"], "no train/ in"),
-        (["train/a/x.jpg", "val/a/x.jpg"], "has 1 class folders; training needs at least 2"),
+        (["train/a/x.jpg", "val/a/x.jpg"], r"has 1 class folder\(s\); training needs at least 2"),
         (["train/a/x.jpg", "train/b/x.jpg", "val/c/x.jpg"], "folders that are none of the 2"),
         (["train/a/x.txt", "train/b/x.txt", "val/a/x.jpg"], "train holds no images"),
     ],
 )
-def test_folders_that_will_not_do(tmp_path, make, message):
+def test_invalid_folders_are_refused(tmp_path, make, message):
     for name in make:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -67,21 +60,29 @@ def test_folders_that_will_not_do(tmp_path, make, message):
         open_train_set("folder", str(tmp_path))
 
 
-def test_imagenet_that_is_not_there(tmp_path):
+def test_missing_imagenet_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"expected class folders in imagenet-1k/train/ or a tfds"):
         open_train_set("imagenet", str(tmp_path))
 
 
 def test_from_a_checkpoint_of_other_classes(folder, tmp_path):
-    """End to end: all but the head is the checkpoint's; what comes out says what was logged."""
+    """A run starts with the checkpoint's weights except the head's. The model that it leaves has
+    the accuracy in its log."""
     checkpoint = save(tmp_path / "pretrained")
     run = epath.Path(tmp_path / "run")
-    loop.train(config(folder, init_from=str(checkpoint), learning_rate=0.1), run)
+    loop.train(config(dataset="folder", data_dir=str(folder), init_from=str(checkpoint)), run)
+    trained = read_last(run).params
+    for path, pretrained in random_split().params.items():
+        if path.endswith("kernel"):  # the run is too short to change much
+            is_similar = trained[path].shape == pretrained.shape and np.allclose(
+                trained[path], pretrained, atol=0.1
+            )
+            assert is_similar == (not path.startswith("fc.")), path
     card = ModelCard.read(run)
     assert card.num_classes == 10
     assert card.source == {
         "trained_on": "folder",
-        "num_images": 640,
+        "num_images": 1437,
         "classes": sorted(NAMES),
     }
 
@@ -90,7 +91,6 @@ def test_from_a_checkpoint_of_other_classes(folder, tmp_path):
     images = [decode((folder / "val" / name).read_bytes()) for name in val.filenames]
     probabilities = softmax_of(run, images, card.preprocessing)
     assert np.mean(probabilities.argmax(axis=1) == val.labels) == best["val_top1"]
-    assert best["val_top1"] > 0.3
 
 
 def new(num_classes):
@@ -107,7 +107,7 @@ def test_all_but_the_head_is_kept(tmp_path):
         np.testing.assert_array_equal(value, pretrained.batch_stats[path])
 
 
-def test_with_as_many_classes_the_head_too(tmp_path):
+def test_with_the_same_number_of_classes_the_head_is_kept(tmp_path):
     split = initial_weights(new(1000), str(save(tmp_path / "c")), "resnet_20_bn")
     np.testing.assert_array_equal(split.params["fc.bias"], random_split().params["fc.bias"])
 

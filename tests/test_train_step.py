@@ -1,4 +1,4 @@
-"""The training step on several devices against the same computed in other, simpler ways."""
+"""The training step on several devices against simpler computations of the same."""
 
 import functools
 import re
@@ -12,8 +12,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from an_jax import create_model, functional, parallel, zoo
-from an_jax.nn.batch_norm import BatchNorm
-from an_jax.nn.layers import Classifier
+from an_jax.nn import AttentiveNorm, BatchNorm, Classifier, Conv
 from an_jax.training import optimizer
 from an_jax.training.step import init_state, make_train_step, train_step
 from an_jax.training.targets import smooth_targets
@@ -28,14 +27,14 @@ def float64():
 
 
 def batch():
-    """Of 32 normalized images, unlike each other in mean and variance."""
+    """32 normalized images that differ in mean and variance, and labels."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(32, 16, 16, 3)) * rng.uniform(0.5, 2, (32, 1, 1, 1))
     return images + rng.normal(size=(32, 1, 1, 3)), rng.integers(0, 10, 32)
 
 
 def step_on(mesh, split):
-    """State after one step in float64, and its metrics."""
+    """The state after one step in float64, and its metrics."""
     images, labels = batch()
     step = jax.shard_map(
         functools.partial(train_step, split.definition, SGD, dropout_key=None),
@@ -48,7 +47,7 @@ def step_on(mesh, split):
 
 
 def replicas(split, num_parts):
-    """The same, of parts of the batch computed one after the other: as PyTorch's replicas do."""
+    """The same from parts of the batch, computed one after the other, as PyTorch's replicas do."""
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
@@ -68,19 +67,41 @@ def replicas(split, num_parts):
     return optax.apply_updates(split.params, updates), stats, loss
 
 
-@pytest.mark.parametrize("group_size", [1, 2, 8])
-def test_statistics_of_each_group_of_devices(float64, group_size):
-    """Eight devices in groups of one are eight replicas with averaged gradients; in one group of
-    eight, one device with the whole batch."""
-    model = create_model("resnet_20_an_bn1", num_classes=10, dtype=jnp.float64, rngs=nnx.Rngs(0))
-    split = functional.split(model)
+class SmallNet(nnx.Module):
+    """A convolution with Attentive Normalization and a classifier, in float64."""
+
+    def __init__(self):
+        options = {"dtype": jnp.float64, "rngs": nnx.Rngs(0)}
+        self.conv = Conv(3, 8, 3, padding=1, **options)
+        self.norm = AttentiveNorm(8, 5, **options)
+        self.fc = Classifier(8, 10, **options)
+
+    def __call__(self, images):
+        return self.fc(nnx.relu(self.norm(self.conv(images))).mean(axis=(1, 2)))
+
+
+def assert_groups_are_replicas(split, group_size):
+    """Eight devices in groups of one equal eight replicas with averaged gradients; in one group of
+    eight they equal one device with the whole batch."""
     after, metrics = step_on(parallel.make_mesh(group_size), split)
     params, stats, loss = replicas(split, 8 // group_size)
-    for found, expected in ((after.params, params), (after.batch_stats, stats)):
-        assert found.keys() == expected.keys()
+    for actual, expected in ((after.params, params), (after.batch_stats, stats)):
+        assert actual.keys() == expected.keys()
         for path, value in expected.items():
-            np.testing.assert_allclose(found[path], value, rtol=1e-9, atol=1e-12, err_msg=path)
+            np.testing.assert_allclose(actual[path], value, rtol=1e-9, atol=1e-12, err_msg=path)
     np.testing.assert_allclose(metrics.loss, loss)
+
+
+@pytest.mark.parametrize("group_size", [1, 2, 8])
+def test_statistics_of_each_group_of_devices(float64, group_size):
+    assert_groups_are_replicas(functional.split(SmallNet()), group_size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group_size", [1, 2, 8])
+def test_statistics_of_each_group_of_devices_in_a_resnet(float64, group_size):
+    model = create_model("resnet_20_an_bn1", num_classes=10, dtype=jnp.float64, rngs=nnx.Rngs(0))
+    assert_groups_are_replicas(functional.split(model), group_size)
 
 
 class Net(nnx.Module):
@@ -94,15 +115,15 @@ class Net(nnx.Module):
         return self.fc(self.norm(images)[:, ::8, ::8].reshape(len(images), 12))
 
 
-def run_steps(num_steps=3, dtype=jnp.float32, **options):
-    """Losses of the compiled step on two devices; and the step itself."""
+def run_steps(num_steps=3, dtype=jnp.float32, optimizer=SGD, **options):
+    """Runs the compiled step on two devices; returns the losses, the last state and the step."""
     mesh = parallel.make_mesh(devices=jax.devices()[:2])
     split = functional.split(Net(dtype))
-    step = make_train_step(split.definition, SGD, mesh, zoo.Preprocessing(), 10, **options)
+    step = make_train_step(split.definition, optimizer, mesh, zoo.Preprocessing(), 10, **options)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8, 16, 16, 3), np.uint8)
     arrays = parallel.shard_batch((images, np.arange(8, dtype=np.int32)), mesh)
-    state, losses = parallel.replicate(init_state(split, SGD), mesh), []
+    state, losses = parallel.replicate(init_state(split, optimizer), mesh), []
     for _ in range(num_steps):
         donated = state
         state, metrics = step(state, *arrays)
@@ -111,10 +132,17 @@ def run_steps(num_steps=3, dtype=jnp.float32, **options):
     return losses, state, step
 
 
-def test_compiled_once_and_the_state_given_back():
+def test_the_step_compiles_once_and_returns_the_state():
     _, state, step = run_steps()
     assert step._cache_size() == 1
     assert int(state.step) == 3
+
+
+def test_a_non_finite_update_makes_the_loss_nan():
+    """Also where the loss itself is finite, so that the update is not saved."""
+    rates = optimizer.sgd(lambda count: jnp.where(count == 1, jnp.inf, 0.1), 0.9, 0.0)
+    losses, _, _ = run_steps(num_steps=2, optimizer=rates)
+    assert np.isfinite(losses).tolist() == [True, False]
 
 
 def test_bfloat16_keeps_its_state_in_float32():
@@ -126,8 +154,8 @@ def test_bfloat16_keeps_its_state_in_float32():
     assert losses[0] != expected[0]
 
 
-def test_what_devices_exchange_is_float32():
-    """Gradients above all: averaged in bfloat16 over many devices, they would lose much."""
+def test_devices_exchange_float32():
+    """An average of gradients in bfloat16 over many devices would lose precision."""
     split = functional.split(zoo.abstract_model("resnet_20_an_bn1", dtype=jnp.bfloat16))
     step = make_train_step(
         split.definition, SGD, parallel.make_mesh(2), zoo.Preprocessing(), 1000, mixup_alpha=0.2

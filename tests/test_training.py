@@ -1,31 +1,36 @@
-"""Training runs in this process: what they leave, and how they go on."""
+"""Training runs in this process: what they write, and how they resume."""
 
+import dataclasses
 import json
+import os
 import shutil
+import signal
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
 
-from an_jax import create_model, functional, load_model
+from an_jax import load_model, parallel
 from an_jax.checkpoint import ModelCard, best_step
 from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.evaluation.metrics import real_accuracy
 from an_jax.files import write_whole
-from an_jax.training import curves, loop, optimizer, validation
+from an_jax.training import build, curves, loop, profile, validation
 from an_jax.training.checkpoints import TrainCheckpoints
-from an_jax.training.log import read_lines
-from an_jax.training.step import init_state
+from an_jax.training.log import epoch_metrics, is_best, read_lines
+from an_jax.training.messages import describe_epoch
 from an_jax.training.workdir import open_workdir
+from an_jax.zoo import Preprocessing
 from tests import fake_archives
-from tests.digits_runs import assert_same_end, config
+from tests.digits_runs import assert_same_end, config, new_state
 from tests.pictures import SPOILT
+from tests.small_model import random_split
 
 
-def test_a_run_leaves_metrics_curves_and_the_best_model(finished):
+def test_a_run_writes_metrics_curves_and_the_best_model(finished):
     epochs = curves.read_metrics(finished)
     assert [(e["epoch"], e["step"]) for e in epochs] == [(1, 6), (2, 12)]
     assert epochs[1]["loss"] < epochs[0]["loss"]
@@ -38,7 +43,7 @@ def test_a_run_leaves_metrics_curves_and_the_best_model(finished):
 
 
 def test_lines_about_steps(finished):
-    """One each four steps, and one where an epoch ends; the epoch's are their means."""
+    """One per four steps, and one where an epoch ends. The epoch's metrics are their means."""
     lines = read_lines(finished / "steps.jsonl")
     assert [(s["epoch"], s["step"], s["steps"]) for s in lines] == [
         (1, 4, 4),
@@ -71,51 +76,78 @@ def test_tensorboard_reads_the_scalars(finished):
     )
 
 
-def interrupt_after(monkeypatch, step):
-    """Makes the next training end as by Ctrl-C after some steps."""
-    update = loop.Run._update
+def copy_after_first_epoch(finished, tmp_path):
+    """A copy of the finished run as it was after its first epoch's last step."""
+    workdir = epath.Path(tmp_path / "run")
+    shutil.copytree(finished, workdir)
+    shutil.rmtree(workdir / "checkpoints/12")
+    return workdir
 
-    def interrupted(run, *args):
-        update(run, *args)
-        if run._step == step:
-            raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop.Run, "_update", interrupted)
+def interrupt_after(monkeypatch, last_step, signal_number=signal.SIGINT):
+    """Makes the next training receive a signal after a step."""
+    add = loop.StepWatch.add
+
+    def interrupted(watch, epoch, step, metrics):
+        add(watch, epoch, step, metrics)
+        if step == last_step:
+            os.kill(os.getpid(), signal_number)
+
+    monkeypatch.setattr(loop.StepWatch, "add", interrupted)
 
 
 def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, monkeypatch, capsys):
-    """Ends with the same bits; the lines of the log, too, are those of a run in one piece."""
-    changes = {"checkpoint_steps": 4, "log_steps": 2}  # which change nothing in what is trained
+    """By SIGTERM, which saves, and by Ctrl-C, which does not. The weights at the end have the same
+    bits as those of an uninterrupted run, and the log the same lines."""
+    workdir, steps, make = epath.Path(tmp_path / "run"), [], build.make_train_step
+    changes = {"checkpoint_steps": 4, "log_steps": 2}  # these do not change the result
+
+    def recorded(*args, **options):
+        steps.append(make(*args, **options))
+        return steps[-1]
+
+    monkeypatch.setattr(build, "make_train_step", recorded)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2, signal.SIGTERM)
+        loop.train(config(**changes), workdir)
+    assert (
+        "SIGTERM: saved at step 2; run the same command again to resume" in capsys.readouterr().out
+    )
     with monkeypatch.context() as patch:
         interrupt_after(patch, 9)
         with pytest.raises(KeyboardInterrupt):
-            loop.train(config(**changes), tmp_path / "run")
-    loop.train(config(**changes), tmp_path / "run")
-    assert "going on after step 8" in capsys.readouterr().out
-    assert_same_end(tmp_path / "run", finished)
-    steps = [line["step"] for line in read_lines(epath.Path(tmp_path / "run/steps.jsonl"))]
-    assert steps == [2, 4, 6, 8, 10, 12]
-    for found, expected in zip(
-        *map(curves.read_metrics, (epath.Path(tmp_path / "run"), finished)), strict=True
+            loop.train(config(**changes), workdir)
+    assert "resuming after step 2" in capsys.readouterr().out
+    loop.train(config(**changes), workdir)
+    assert "resuming after step 8" in capsys.readouterr().out
+    assert_same_end(workdir, finished)
+    assert [step._cache_size() for step in steps] == [1, 1, 1]  # each compiled once
+    lines = read_lines(workdir / "steps.jsonl")
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
+    for actual, expected in zip(
+        curves.read_metrics(workdir), curves.read_metrics(finished), strict=True
     ):
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
-        assert found["val_top1"] == expected["val_top1"]
+        assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+        assert actual["val_top1"] == expected["val_top1"]
 
 
-def test_an_epoch_that_was_not_evaluated_any_more(finished, tmp_path, monkeypatch):
-    """Trained and saved, then killed: only the evaluation is made up for."""
-
-    def die(*args):
-        raise KeyboardInterrupt
-
-    workdir = epath.Path(tmp_path / "run")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Validation, "__call__", die)
-        with pytest.raises(KeyboardInterrupt):
-            loop.train(config(), workdir)
-    assert not (workdir / "metrics.jsonl").exists()
+def test_killed_before_an_epoch_was_evaluated(finished, tmp_path, monkeypatch, capsys):
+    """The next start evaluates the epoch and does not train it again."""
+    workdir = copy_after_first_epoch(finished, tmp_path)
+    shutil.rmtree(workdir / "best")
+    (workdir / "metrics.jsonl").unlink()
     with pytest.raises(InputError, match="holds no evaluated epoch yet"):
         load_model(workdir)
+
+    def preempted(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on validating")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation.Validation, "__call__", preempted)
+        loop.train(config(), workdir)
+    assert "SIGTERM: saved at step 6;" in capsys.readouterr().out
+    assert not (workdir / "metrics.jsonl").exists()
     with monkeypatch.context() as patch:
         interrupt_after(patch, 7)
         with pytest.raises(KeyboardInterrupt):
@@ -126,12 +158,12 @@ def test_an_epoch_that_was_not_evaluated_any_more(finished, tmp_path, monkeypatc
 
 def test_a_finished_run_is_left_alone(finished, monkeypatch):
     metrics = (finished / "metrics.jsonl").read_text()
-    monkeypatch.setattr(loop.Run, "_update", lambda *args: pytest.fail("trained"))
+    monkeypatch.setattr(loop.StepWatch, "add", lambda *args: pytest.fail("trained"))
     loop.train(config(), finished)
     assert (finished / "metrics.jsonl").read_text() == metrics
 
 
-def test_what_was_logged_but_not_saved_is_dropped(finished, tmp_path):
+def test_log_lines_after_the_checkpoint_are_dropped(finished, tmp_path):
     workdir = epath.Path(tmp_path / "run")
     shutil.copytree(finished, workdir)
     with (workdir / "metrics.jsonl").open("a") as file:
@@ -140,23 +172,9 @@ def test_what_was_logged_but_not_saved_is_dropped(finished, tmp_path):
     assert len(curves.read_metrics(workdir)) == 2
 
 
-def test_a_step_is_compiled_once_also_after_a_resume(finished, tmp_path, monkeypatch):
-    workdir, steps, make = tmp_path / "run", [], loop.make_train_step
-    shutil.copytree(finished, workdir)
-    shutil.rmtree(workdir / "checkpoints/12")
-
-    def kept(*args, **options):
-        steps.append(make(*args, **options))
-        return steps[-1]
-
-    monkeypatch.setattr(loop, "make_train_step", kept)
-    loop.train(config(), workdir)
-    assert steps[0]._cache_size() == 1
-
-
 def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
-    """At any of its writes: the next start is not confused by what it finds."""
-    card = ModelCard("resnet_20_bn", 10, loop.zoo.Preprocessing(), {})
+    """At any of its writes; the next start succeeds."""
+    card = ModelCard("resnet_20_bn", 10, Preprocessing(), {})
     for die_at in (0, 1):
         workdir, count = epath.Path(tmp_path / str(die_at)), iter(range(9))
 
@@ -174,25 +192,39 @@ def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
         assert ModelCard.read(workdir) == card
 
 
-def test_a_picture_that_cannot_be_written_ends_no_training(tmp_path, capsys):
-    (tmp_path / "run/curves.png").mkdir(parents=True)
-    loop.train(config(num_epochs=1, warmup_epochs=0), tmp_path / "run")
-    assert "curves.png cannot be written" in capsys.readouterr().out
+def test_corrupt_images_and_an_unwritable_picture_do_not_end_a_run(tmp_path, monkeypatch, capsys):
+    """Nor does a profile, which is written on the way."""
+    opened = loop.open_train_set("digits", "")
+    encoded = list(opened.source.encoded)
+    encoded[5], encoded[900] = SPOILT["text"], SPOILT["truncated_png"]
+    source = ImageList(opened.source.filenames, opened.source.labels, encoded=encoded)
+    spoilt = dataclasses.replace(opened, source=source)
+    monkeypatch.setattr(loop, "open_train_set", lambda *args: spoilt)
+    monkeypatch.setattr(profile, "FIRST_STEP", 1)
+    workdir = epath.Path(tmp_path / "run")
+    (workdir / "curves.png").mkdir(parents=True)
+    loop.train(config(profile_steps=2), workdir)
+    assert [line["skipped"] for line in curves.read_metrics(workdir)] == [2, 2]
+    assert [line["step"] for line in read_lines(workdir / "steps.jsonl")] == [3, 4, 6, 8, 12]
+    printed = capsys.readouterr()
+    assert "skipped: train/0005.png is corrupt or no image" in printed.err
+    assert "2 images skipped" in printed.out
+    assert "curves.png cannot be written" in printed.out
+    assert printed.out.count("profile written to") == 1
+    assert list((tmp_path / "run/profile").rglob("*.xplane.pb"))
 
 
 def test_a_run_that_saved_nothing_does_not_pin_its_configuration(tmp_path):
     workdir = epath.Path(tmp_path)
-    card = ModelCard("resnet_20_bn", 10, loop.zoo.Preprocessing(), {})
+    card = ModelCard("resnet_20_bn", 10, Preprocessing(), {})
     open_workdir(workdir, config(), card)
     open_workdir(workdir, config(seed=1), card)
     assert json.loads((workdir / "config.json").read_text())["seed"] == 1
 
 
 def test_the_best_of_a_run_is_kept_beside_the_last(tmp_path):
-    """By either ranking, whatever comes after; and the last two to go on from."""
-    split = functional.split(create_model("resnet_20_bn", num_classes=10))
-    state = init_state(split, optimizer.sgd(0.1, 0.9, 1e-4))
-    workdir = epath.Path(tmp_path)
+    """By either ranking, whatever comes after. The last two are kept for resuming."""
+    state, workdir = new_state(), epath.Path(tmp_path)
     scores = [(0.1, 0.3), (0.5, 0.2), (0.2, 0.9), (0.4, 0.1)]
     with TrainCheckpoints(workdir, keep=2) as checkpoints:
         for step, (val, real) in enumerate(scores, start=1):
@@ -203,33 +235,23 @@ def test_the_best_of_a_run_is_kept_beside_the_last(tmp_path):
     assert best_step(workdir) == 2
 
 
-def test_a_profile_on_request(tmp_path, capsys):
-    loop.train(
-        config(batch_size=96, num_epochs=1, warmup_epochs=0, profile_steps=2), tmp_path / "run"
-    )
+def test_an_interrupted_profile_is_written(tmp_path, capsys):
+    with profile.Profile(tmp_path, 2, lambda: None) as trace:
+        trace.before_step(profile.FIRST_STEP)
     assert "profile written to" in capsys.readouterr().out
-    assert list((tmp_path / "run/profile").rglob("*.xplane.pb"))
+    assert list(tmp_path.rglob("*.xplane.pb"))
 
 
-def test_corrupt_images_are_counted(tmp_path, monkeypatch, capsys):
-    opened = loop.open_train_set("digits", "")
-    encoded = list(opened.source.encoded)
-    encoded[5], encoded[900] = SPOILT["text"], SPOILT["truncated_png"]
-    source = ImageList(opened.source.filenames, opened.source.labels, encoded=encoded)
-    spoilt = loop.dataclasses.replace(opened, source=source)
-    monkeypatch.setattr(loop, "open_train_set", lambda *args: spoilt)
-    loop.train(config(num_epochs=1, warmup_epochs=0), tmp_path / "run")
-    assert curves.read_metrics(epath.Path(tmp_path / "run"))[0]["skipped"] == 2
-    printed = capsys.readouterr()
-    assert "skipped: train/0005.png is corrupt or no image" in printed.err
-    assert "2 images skipped" in printed.out
-
-
-def test_imagenet_with_real_labels(tmp_path, archives, monkeypatch):
-    """ReaL's accuracy is logged beside the plain one, and is that of its labels."""
+def open_imagenet(archives, tmp_path):
+    """ImageNet with ReaL's labels; its validation images are the training images too."""
     for part in ("train", "val"):
         shutil.copytree(archives / "imagenet-1k/val", tmp_path / "imagenet-1k" / part)
     shutil.copy(archives / "imagenet-1k/real.json", tmp_path / "imagenet-1k")
+    return loop.open_train_set("imagenet", str(tmp_path))
+
+
+def test_validation_with_real_labels(tmp_path, archives, monkeypatch):
+    """ReaL's accuracy is that of ReaL's labels, which belong to the images by name."""
     seen = []
 
     def spy(classes, label_sets, k):
@@ -237,15 +259,60 @@ def test_imagenet_with_real_labels(tmp_path, archives, monkeypatch):
         return real_accuracy(np.array([[7] * 5] * len(classes)), label_sets, k)
 
     monkeypatch.setattr(validation, "real_accuracy", spy)
-    workdir = epath.Path(tmp_path / "run")
-    few = {"batch_size": 16, "num_epochs": 1, "warmup_epochs": 0}
-    loop.train(config(dataset="imagenet", data_dir=str(tmp_path), **few), workdir)
-    (line,) = curves.read_metrics(workdir)
+    card = ModelCard("resnet_20_bn", 1000, Preprocessing(image_size=8), {})
+    split, train_set = random_split(), open_imagenet(archives, tmp_path)
+    validate = validation.Validation(split.definition, card, train_set, 16, parallel.make_mesh())
+    scores = validate(*parallel.replicate((split.params, split.batch_stats), parallel.make_mesh()))
     in_order = sorted(fake_archives.REAL_LABELS)
     assert sorted(map(list, seen[0])) == in_order
     with_labels = [labels for labels in in_order if labels]
-    assert line["real_top1"] == np.mean([7 in labels for labels in with_labels])
-    assert {"val_top1", "val_top5", "real_top5"} <= line.keys()
+    assert scores["real_top1"] == np.mean([7 in labels for labels in with_labels])
+    assert scores.keys() == {"val_top1", "val_top5", "real_top1", "real_top5"}
+
+
+@pytest.mark.slow
+def test_a_run_with_real_labels(tmp_path, archives, capsys):
+    open_imagenet(archives, tmp_path)
+    few = {"batch_size": 16, "num_epochs": 1, "warmup_epochs": 0}
+    loop.train(config(dataset="imagenet", data_dir=str(tmp_path), **few), tmp_path / "run")
+    (line,) = curves.read_metrics(epath.Path(tmp_path / "run"))
+    assert {"val_top1", "val_top5", "real_top1", "real_top5"} <= line.keys()
+    assert "  ReaL " in capsys.readouterr().out
+
+
+STEPS = [
+    {"epoch": 3, "step": 8, "steps": 3, "loss": 2.0, "top1": 0.5, "images_per_second": 0.0},
+    {"epoch": 3, "step": 9, "steps": 1, "loss": 4.0, "top1": 0.1, "images_per_second": 7.0},
+]
+
+
+def test_metrics_of_an_epoch():
+    steps = [line | {"learning_rate": rate} for line, rate in zip(STEPS, (0.2, 0.1), strict=True)]
+    metrics = epoch_metrics(steps, {"val_top1": 0.25, "real_top1": 0.3}, skipped=4)
+    assert metrics == {
+        "epoch": 3,
+        "step": 9,
+        "loss": 2.5,
+        "train_top1": pytest.approx(0.4),
+        "val_top1": 0.25,
+        "real_top1": 0.3,
+        "learning_rate": 0.1,
+        "images_per_second": 7.0,
+        "skipped": 4,
+    }
+    assert describe_epoch(metrics, 12, 1.5) == (
+        "epoch   3/12  loss 2.5000  train top-1 40.0 %  val top-1 25.0 %  ReaL 30.0 %  7 img/s  "
+        "1.5 min left  4 images skipped"
+    )
+
+
+def test_which_epoch_is_the_best():
+    """The later of two equal ones; by ReaL's labels, too."""
+    epochs = [{"val_top1": 0.5, "real_top1": 0.6}, {"val_top1": 0.4, "real_top1": 0.7}]
+    assert is_best({"val_top1": 0.1}, [])
+    assert is_best({"val_top1": 0.5, "real_top1": 0.6, "val_top5": 0.1}, epochs)
+    assert is_best({"val_top1": 0.4, "real_top1": 0.7}, epochs)
+    assert not is_best({"val_top1": 0.4, "real_top1": 0.6, "val_top5": 1.0}, epochs)
 
 
 def test_curves_of_several_runs(finished, tmp_path, capsys):
@@ -253,4 +320,4 @@ def test_curves_of_several_runs(finished, tmp_path, capsys):
     assert curves.main([str(finished), str(finished), "--output", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert curves.main([str(tmp_path), "--output", str(picture)]) == 1
-    assert "is no training run" in capsys.readouterr().err
+    assert "is not a training run" in capsys.readouterr().err

@@ -67,9 +67,29 @@ class ImageList:
             read_file, num_parallel_calls=tf.data.AUTOTUNE
         )
 
+    def read_epoch(
+        self, rng: np.random.Generator, batch_size: int, rows: slice, steps: range
+    ) -> tf.data.Dataset:
+        """Reads this process's rows of an epoch's batches, in random order.
+
+        The order is repeated where the batches hold more images than there are.
+
+        Args:
+            rng: determines the order.
+            batch_size: images in a batch of all processes together.
+            rows: the part of each batch that is this process's.
+            steps: which batches to read.
+        """
+        order = np.resize(rng.permutation(len(self)), (steps.stop, batch_size))
+        return self.read(order[steps.start :, rows].ravel())
+
     def name(self, position: int) -> str:
         """The path of an image, for error messages."""
-        return posixpath.join(self.root, self.filenames[position])
+        return self.name_of(self.filenames[position])
+
+    def name_of(self, filename: str) -> str:
+        """The path of the image with this file name, for error messages."""
+        return posixpath.join(self.root, filename)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +138,18 @@ class TfdsSplit:
         dataset = self._read(indices, config, shuffle_files=True)
         return dataset.shuffle(SHUFFLE_WINDOW, seed=seed, reshuffle_each_iteration=False)
 
+    def read_epoch(
+        self, rng: np.random.Generator, batch_size: int, rows: slice, steps: range
+    ) -> tf.data.Dataset:
+        """Reads this process's rows of an epoch's batches, as `ImageList.read_epoch` does.
+
+        Each process has a fixed part of the examples. Those of earlier steps are read and dropped.
+        """
+        first, last = (len(self) * row // batch_size for row in (rows.start, rows.stop))
+        examples = self.read_shuffled(range(first, last), int(rng.integers(2**31))).repeat()
+        b = rows.stop - rows.start
+        return examples.skip(steps.start * b).take(len(steps) * b)
+
     def _read(
         self, indices: range, config: "tfds.ReadConfig", shuffle_files: bool = False
     ) -> tf.data.Dataset:
@@ -142,4 +174,8 @@ class TfdsSplit:
     def name(self, position: int) -> str:
         """The file name and data set of an image, for error messages."""
         (example,) = self.read(range(position, position + 1))
-        return f"{example['filename'].numpy().decode()} of {self.builder.info.full_name}"
+        return self.name_of(example["filename"].numpy().decode())
+
+    def name_of(self, filename: str) -> str:
+        """The file name and the data set of an image, for error messages."""
+        return f"{filename} of {self.builder.info.full_name}"

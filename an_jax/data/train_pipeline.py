@@ -1,8 +1,9 @@
-"""Batches for training, as NumPy arrays: a function of (seed, epoch, step), prepared ahead."""
+"""Training batches as NumPy arrays: a function of (seed, epoch, step), prepared ahead of use."""
 
 import dataclasses
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,9 @@ from an_jax.data.tf_on_cpu import tf, untuned
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
-PLANNED_AT_ONCE = 32  # images; enough that each op's fixed cost does not count
+PLANNED_AT_ONCE = 32  # images; enough to spread the fixed cost of each op
 
-Batch = dict[str, np.ndarray]
+Examples = dict[str, tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +34,12 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class TrainBatch:
-    """What one process feeds to its devices in one step.
+    """The images that one process feeds to its devices in one step.
 
     Attributes:
         images: uint8 [b, S, S, 3].
         labels: int32 [b].
-        skipped: names of images that could not be read; others of the batch stand in for them.
+        skipped: names of images that cannot be decoded; others of the batch replace them.
     """
 
     images: np.ndarray
@@ -47,7 +48,7 @@ class TrainBatch:
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Updates in an epoch; a last partial batch counts."""
+    """Returns the number of updates in an epoch; a last partial batch counts."""
     return -(-num_examples // batch_size)
 
 
@@ -62,51 +63,78 @@ def train_batches(
     epoch: int,
     first_step: int,
 ) -> Iterator[TrainBatch]:
-    """The batches of an epoch, or of its rest: a function of (seed, epoch, step) and nothing else.
+    """Yields the batches of an epoch, or of its rest, as a function of (seed, epoch, step).
 
-    Each image is seen once an epoch; the last batch is filled up from the beginning of the order.
-    An image that cannot be decoded gives its place to another of the batch.
+    An epoch contains each image once; the beginning of its order fills up the last batch. Another
+    image of the batch replaces one that cannot be decoded.
 
     Args:
         source: the training images.
-        batch_size: of all processes together.
+        batch_size: images in a batch of all processes together.
         rows: the part of each batch that is this process's.
         preprocessing: size and interpolation.
-        augmentation: of each image.
+        augmentation: random changes of each image.
         seed, epoch: determine the order, and with the position in it every random change.
-        first_step: steps of the epoch that are left out: never decoded, and of a list of files not
-            even read.
+        first_step: number of steps to leave out. Their images are not decoded, and those of a list
+            of files are not even read.
 
     Raises:
-        InputError: a file cannot be read at all, or none of the images of a batch be decoded.
+        InputError: a file cannot be read, or no image of a batch can be decoded.
     """
+    steps = range(first_step, steps_per_epoch(len(source), batch_size))
+    if not steps:
+        return
     b = rows.stop - rows.start
-    steps = steps_per_epoch(len(source), batch_size)
-    positions = np.arange(steps * batch_size).reshape(steps, batch_size)[first_step:, rows]
-    rng = np.random.default_rng([seed, epoch])
-    if isinstance(source, ImageList):
-        order = rng.permutation(len(source))
-        examples = source.read(order[positions.ravel() % len(source)])
-    else:
-        first, last = (len(source) * row // batch_size for row in (rows.start, rows.stop))
-        examples = source.read_shuffled(range(first, last), int(rng.integers(2**31))).repeat()
-        examples = examples.skip(first_step * b).take(positions.size)
+    examples = source.read_epoch(np.random.default_rng([seed, epoch]), batch_size, rows, steps)
+    positions = np.arange(steps.stop * batch_size).reshape(-1, batch_size)[first_step:, rows]
+    random_keys = np.stack(
+        [np.full(positions.size, seed * 1_000_003 + epoch), positions.ravel()], axis=-1
+    )
+    dataset = tf.data.Dataset.zip(examples, tf.data.Dataset.from_tensor_slices(random_keys))
+    dataset = (
+        dataset.batch(b, drop_remainder=True)  # no batch is partial; this fixes the shape
+        .prefetch(2)
+        .interleave(
+            lambda examples, keys: _prepare_step(examples, keys, preprocessing, augmentation),
+            cycle_length=2,
+            num_parallel_calls=2,
+            deterministic=True,
+        )
+    )
+    for prepared, filenames in _read(untuned(dataset.prefetch(2))):
+        decoded, names = prepared["row"], [source.name_of(name.decode()) for name in filenames]
+        skipped = [names[row] for row in np.setdiff1d(np.arange(b), decoded)]
+        if len(skipped) == b:
+            raise InputError(f"no training image of a step can be decoded, such as {skipped[0]}")
+        # The next row that was decoded replaces one that was not.
+        rows_to_take = np.searchsorted(decoded, np.arange(b)) % len(decoded)
+        yield TrainBatch(prepared["image"][rows_to_take], prepared["label"][rows_to_take], skipped)
 
-    def name(position):
-        if isinstance(source, ImageList):
-            return source.name(order[position % len(source)])
-        return f"an image of {source.builder.info.full_name}"
 
-    def measure(example, position):
+def _prepare_step(
+    examples: Examples, keys: tf.Tensor, preprocessing: Preprocessing, augmentation: Augmentation
+) -> tf.data.Dataset:
+    """Decodes and augments the examples of one step.
+
+    Args:
+        examples: image (encoded), label and filename, each [b].
+        keys: int64 [b, 2], determine the random changes.
+
+    Returns:
+        A dataset of one element: the examples that can be decoded, with the `row` of each, and the
+        file names of all.
+    """
+
+    def measure(example: Examples, key: tf.Tensor, row: tf.Tensor) -> Examples:
         return {
+            "row": row,
             "image": example["image"],
             "label": example["label"],
-            "position": position,
             "size": decoding.image_size(example["image"]),
-            "draws": draw(tf.stack([seed * 1_000_003 + epoch, position])),
+            "draws": draw(key),
         }
 
-    def plan(examples):
+    def plan(examples: Examples) -> tuple[Examples, cropping.Plan]:
         crops = plan_augmented(
             examples.pop("size"),
             preprocessing.image_size,
@@ -117,68 +145,31 @@ def train_batches(
         )
         return examples, crops
 
-    def finish(example, crop):
+    def render(example: Examples, crop: cropping.Plan) -> Examples:
         image = cropping.render(example["image"], crop, preprocessing.interpolation)
         return {**example, "image": image}
 
-    def prepare_all(examples, positions):
-        dataset = tf.data.Dataset.from_tensor_slices((examples, positions))
-        dataset = dataset.map(measure, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-        dataset = dataset.batch(PLANNED_AT_ONCE).map(plan, tf.data.AUTOTUNE).unbatch()
-        return dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-
-    dataset = tf.data.Dataset.zip(examples, tf.data.Dataset.from_tensor_slices(positions.ravel()))
-    # Errors are ignored for each batch by itself, and so that those of reading are not.
-    dataset = (
-        dataset.batch(b)
-        .prefetch(2)
-        .interleave(
-            prepare_all, cycle_length=2, block_length=b, num_parallel_calls=2, deterministic=True
-        )
-    )
-    batches = _read(untuned(dataset.batch(b).prefetch(2)))
-    for expected, batch in zip(positions, _by_step(batches, positions), strict=True):
-        found = positions[:0] if batch is None else batch["position"]
-        lost = np.setdiff1d(expected, found)
-        if len(lost) == b:
-            raise InputError(f"no training image of a step can be decoded, such as {name(lost[0])}")
-        if len(lost):  # its place goes to the next good row
-            replacing = np.searchsorted(found, expected) % len(found)
-            batch = {key: values[replacing] for key, values in batch.items()}
-        yield TrainBatch(batch["image"], batch["label"], [name(p) for p in lost])
+    b, side = keys.shape[0], preprocessing.image_size
+    # Only errors of decoding are ignored; those of reading occur before this function.
+    rows = tf.data.Dataset.from_tensor_slices((examples, keys, tf.range(b)))
+    rows = rows.map(measure, tf.data.AUTOTUNE).ignore_errors()
+    rows = rows.batch(PLANNED_AT_ONCE).map(plan, tf.data.AUTOTUNE).unbatch()
+    rows = rows.map(render, tf.data.AUTOTUNE).ignore_errors()
+    no_rows = {  # the batch of a step without any image that can be decoded
+        "row": tf.zeros([0], tf.int32),
+        "image": tf.zeros([0, side, side, 3], tf.uint8),
+        "label": tf.zeros([0], tf.int32),
+    }
+    batch = rows.batch(b).concatenate(tf.data.Dataset.from_tensors(no_rows)).take(1)
+    return tf.data.Dataset.zip(batch, tf.data.Dataset.from_tensors(examples["filename"]))
 
 
-def _read(dataset: tf.data.Dataset) -> Iterator[Batch]:
-    """The batches. Raises InputError where a file cannot be read at all."""
+def _read(dataset: tf.data.Dataset) -> Iterator[Any]:
+    """Yields the elements. Raises InputError where a file cannot be read at all."""
     try:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:
-        # What the file system said comes last, after a page about the pipeline.
+        # TensorFlow describes the pipeline first; the file system's reason comes last.
         line = re.sub(r"\{\{.*?\}\} | \[.*", "", error.message.splitlines()[0])
         reason = line.rpartition(": ")[2]
         raise InputError(f"the training images cannot be read: {reason}") from error
-
-
-def _by_step(batches: Iterator[Batch], steps: np.ndarray) -> Iterator[Batch | None]:
-    """Cuts batches anew where missing images have shifted them.
-
-    Args:
-        batches: rows in the order of their `position`.
-        steps: the positions of each step, [steps, b].
-
-    Yields:
-        The rows there are of each step; None if there are none.
-    """
-    left = None
-    for positions in steps:
-        parts = []
-        while not parts or parts[-1]["position"][-1] < positions[-1]:
-            left = left or next(batches, None)
-            n = left and np.searchsorted(left["position"], positions[-1], side="right")
-            if not n:
-                break
-            parts.append({key: rows[:n] for key, rows in left.items()})
-            left = {key: rows[n:] for key, rows in left.items()} if n < len(left["label"]) else None
-        if len(parts) > 1:
-            parts = [{key: np.concatenate([p[key] for p in parts]) for key in parts[0]}]
-        yield parts[0] if parts else None

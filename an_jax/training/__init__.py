@@ -1,1 +1,1 @@
-"""Training: optimizer, step, loop, checkpoints, and what a person watches meanwhile."""
+"""Training: optimizer, step, loop, checkpoints and logs."""

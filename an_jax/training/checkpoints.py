@@ -1,7 +1,10 @@
-"""Training checkpoints: the last ones, from which a run resumes, and the best, which it is for."""
+"""Training checkpoints: the last ones, from which a run resumes, and the best ones."""
 
 import contextlib
 import shutil
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -19,16 +22,16 @@ OPTIMIZER = "optimizer"
 class TrainCheckpoints:
     """The checkpoints of a working directory, written in the background.
 
-    checkpoints/<step>/ holds all that a run goes on from, weights and optimizer state as separate
-    items; best/<step>/ the weights of the epoch with the best accuracy, by each of the `RANKINGS`.
-    A context manager: on leaving, also by an exception, what was saved is wholly on disk.
+    checkpoints/<step>/ holds the weights and the optimizer state, as separate items. best/<step>/
+    holds the weights of the epoch with the best accuracy by each of the `RANKINGS`. This is a
+    context manager: on leaving, also by an exception, it completes the writes.
 
     Args:
-        workdir: absolute path of the run.
-        keep: how many of the last checkpoints are kept.
+        workdir: absolute path of the run's working directory.
+        keep: number of last checkpoints to keep.
     """
 
-    def __init__(self, workdir: epath.Path, keep: int):
+    def __init__(self, workdir: epath.Path, keep: int) -> None:
         self._last = ocp.CheckpointManager(
             workdir / STEPS,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
@@ -49,47 +52,47 @@ class TrainCheckpoints:
         )
 
     def save(self, step: int, state: TrainState) -> None:
-        """Saves the state, in the background.
+        """Saves the state in the background.
 
         Raises:
-            InputError: this or the one before cannot be written.
+            InputError: this checkpoint or the previous one cannot be written.
         """
         weights, optimizer = _items(state)
         args = {
             WEIGHTS: ocp.args.StandardSave(weights),
             OPTIMIZER: ocp.args.StandardSave(optimizer),
         }
-        with self._explaining():
+        with self._explain_errors():
             self._check_room(_items(state))
             self._last.save(step, args=ocp.args.Composite(**args))
 
     def save_best(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
-        """Saves the weights, wholly, as those of the best epoch so far.
+        """Saves the weights as those of the best epoch so far, and waits until they are written.
 
         Raises:
             InputError: they cannot be written.
         """
         weights, _ = _items(state)
         args = ocp.args.Composite(**{WEIGHTS: ocp.args.StandardSave(weights)})
-        with self._explaining():
+        with self._explain_errors():
             self._check_room(weights)
-            self._last.wait_until_finished()  # the best is never ahead of what a run goes on from
+            self._last.wait_until_finished()  # a run resumes at or after its best step
             if step not in self._best.all_steps():
                 self._best.save(step, args=args, metrics=metrics, force=True)
             self._best.wait_until_finished()
 
     def wait(self) -> None:
-        """Returns when everything is on disk. Raises InputError if it cannot be written."""
-        with self._explaining():
+        """Waits until everything is written. Raises InputError if it cannot be."""
+        with self._explain_errors():
             self._last.wait_until_finished()
 
     @property
     def last_step(self) -> int | None:
-        """The step of the last checkpoint; None if there is none."""
+        """The step of the last checkpoint, or None without one."""
         return self._last.latest_step()
 
     def restore_last(self, state: TrainState) -> TrainState:
-        """The last state saved, placed like the given one; the given one if there is none.
+        """Returns the last saved state with the shardings of `state`, or `state` if none is saved.
 
         Raises:
             InputError: the files are damaged.
@@ -110,24 +113,26 @@ class TrainCheckpoints:
             reason = " ".join(str(error).split())[:300]
             raise InputError(
                 f"{self._last.directory / str(step)} cannot be read: {reason}; "
-                "remove it to go on from an earlier step"
+                "remove it to resume from an earlier step"
             ) from error
         return TrainState(**restored[WEIGHTS], **restored[OPTIMIZER])
 
-    def last_whole(self) -> str:
-        """What to call the last checkpoint that is wholly on disk, once that being written is."""
-        with contextlib.suppress(Exception):  # this one is not
+    def describe_last(self) -> str:
+        """Says which checkpoint is the last complete one, after waiting for the current write."""
+        with contextlib.suppress(Exception):  # a failed write leaves the one before
             self._last.wait_until_finished()
         steps = ocp.utils.checkpoint_steps(self._last.directory)
-        return f"the last good checkpoint is step {max(steps)}" if steps else "none is saved yet"
+        if not steps:
+            return "no checkpoint is saved yet"
+        return f"the last good checkpoint is step {max(steps)}"
 
-    def _check_room(self, arrays) -> None:
-        """Raises InputError if the disk is too full for them: sooner than in the middle."""
+    def _check_room(self, arrays: Any) -> None:
+        """Raises OSError or InputError before anything is written if the disk is too full."""
         if not str(self._last.directory).startswith("/"):
-            return  # gs:// has no end
+            return  # a bucket has no limit
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
-        def check():
+        def check() -> None:
             free = shutil.disk_usage(self._last.directory).free
             if free < 1.1 * needed:
                 raise OSError(f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free")
@@ -135,31 +140,37 @@ class TrainCheckpoints:
         parallel.on_main_process(check)
 
     @contextlib.contextmanager
-    def _explaining(self):
+    def _explain_errors(self) -> Iterator[None]:
+        """Turns any error of a write into an InputError."""
         try:
             yield
-        except Exception as error:  # a full disk comes as any of many types
-            # What the system said comes last, after a page about who wrote what.
+        except Exception as error:  # orbax and tensorstore raise many types for a full disk
+            # The system's reason comes last.
             reason = " ".join(str(error).split()).split(" [")[0].rpartition(": ")[2]
             raise InputError(
                 f"cannot write to {self._last.directory.parent}: {reason}; "
-                f"{self.last_whole()}: make room and start again to go on from it"
+                f"{self.describe_last()}: make room, then run the same command again to resume"
             ) from error
 
     def __enter__(self) -> "TrainCheckpoints":
         return self
 
-    def __exit__(self, kind, exception, traceback) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         try:
-            with self._explaining():
+            with self._explain_errors():
                 self._last.close()
                 self._best.close()
         except InputError:
-            if exception is None:  # else it is the first error that counts
+            if exception is None:  # otherwise the first error counts
                 raise
 
 
 def _items(state: TrainState) -> tuple[dict, dict]:
-    """What goes into the items WEIGHTS and OPTIMIZER."""
+    """Returns the contents of the items WEIGHTS and OPTIMIZER."""
     weights = {"params": state.params, "batch_stats": state.batch_stats}
     return weights, {"step": state.step, "opt_state": state.opt_state}

@@ -3,6 +3,7 @@
 import argparse
 import io
 import sys
+from collections.abc import Sequence
 
 from etils import epath
 
@@ -12,15 +13,17 @@ from an_jax.training.log import EPOCHS, read_lines
 
 
 def read_metrics(workdir: epath.Path) -> list[dict]:
-    """The finished epochs of a run, a dictionary each. Raises InputError if it is no run."""
+    """Returns a dictionary for each finished epoch of a run. Raises InputError if there is none."""
     path = workdir / EPOCHS
     if not path.is_file():
-        raise InputError(f"{workdir} is no training run with a finished epoch: it has no {EPOCHS}")
+        raise InputError(
+            f"{workdir} is not a training run with a finished epoch: it has no {EPOCHS}"
+        )
     return read_lines(path)
 
 
 def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
-    """Draws loss, accuracy and learning rate by epoch, a colour a run."""
+    """Draws loss and accuracy by epoch into a PNG file, each run in its own colour."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -53,8 +56,8 @@ def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
     pyplot.close(figure)
 
 
-def main(argv=None) -> int:
-    """Returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m an_jax.training.curves", description=__doc__)
     parser.add_argument("runs", nargs="+", type=epath.Path, help="working directories of train.py")
     parser.add_argument("--output", required=True, type=epath.Path, help="PNG to write")

@@ -1,12 +1,15 @@
-"""What a run leaves to be read: JSON lines of epochs and of steps, and TensorBoard scalars."""
+"""The log files of a run: JSON lines of epochs and of steps, and TensorBoard scalars."""
 
 import contextlib
 import json
 import socket
 import time
+from collections.abc import Iterator
 
+import numpy as np
 from etils import epath
 
+from an_jax.checkpoint import RANKINGS
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.files import write_whole
@@ -15,7 +18,7 @@ EPOCHS, STEPS = "metrics.jsonl", "steps.jsonl"
 
 
 def read_lines(path: epath.Path) -> list[dict]:
-    """The objects of a file of JSON lines; of a line cut short by a kill, nothing."""
+    """Returns the objects of a file of JSON lines, without a line that a kill cut short."""
     lines = []
     for line in path.read_text().splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError):
@@ -23,29 +26,59 @@ def read_lines(path: epath.Path) -> list[dict]:
     return lines
 
 
-class RunLog:
-    """The log of a run: what came after the step that it goes on from is dropped.
+def epoch_metrics(steps: list[dict], scores: dict[str, float], skipped: int) -> dict:
+    """Returns the line of metrics.jsonl about an epoch.
 
     Args:
-        workdir: of the run.
+        steps: the epoch's lines of steps.jsonl.
+        scores: accuracies on the validation images.
+        skipped: number of images that could not be decoded.
+    """
+    weights = [line["steps"] for line in steps]
+    rates = [line["images_per_second"] for line in steps if line["images_per_second"]]
+    return {
+        "epoch": steps[-1]["epoch"],
+        "step": steps[-1]["step"],
+        "loss": float(np.average([line["loss"] for line in steps], weights=weights)),
+        "train_top1": float(np.average([line["top1"] for line in steps], weights=weights)),
+        **scores,
+        "learning_rate": steps[-1]["learning_rate"],
+        "images_per_second": round(float(np.mean(rates)), 1) if rates else 0.0,
+        "skipped": skipped,
+    }
+
+
+def is_best(scores: dict[str, float], epochs: list[dict]) -> bool:
+    """Whether scores are at least those of every logged epoch, by any of the `RANKINGS`."""
+    return any(
+        scores[name] >= max((line.get(name, 0.0) for line in epochs), default=0.0)
+        for name in scores.keys() & RANKINGS.keys()
+    )
+
+
+class RunLog:
+    """The log files of a run. Drops the lines after the step at which the run resumes.
+
+    Args:
+        workdir: the run's working directory.
         step: updates made so far.
-        writes: whether this process writes at all.
+        writes: whether this process writes the files.
 
     Raises:
         InputError: the directory cannot be written to.
     """
 
-    def __init__(self, workdir: epath.Path, step: int, *, writes: bool):
+    def __init__(self, workdir: epath.Path, step: int, *, writes: bool) -> None:
         self._workdir, self._writes = workdir, writes
         self.epochs, self.steps = (
             [line for line in read_lines(workdir / name) if line["step"] <= step]
             for name in (EPOCHS, STEPS)
         )
         if writes:
-            self._begin(step)
+            self._open(step)
 
-    def _begin(self, step: int) -> None:
-        with self._explaining():
+    def _open(self, step: int) -> None:
+        with self._explain_errors():
             for name, lines in ((EPOCHS, self.epochs), (STEPS, self.steps)):
                 if (self._workdir / name).exists():
                     write_whole(self._workdir / name, "".join(map(_json_line, lines)))
@@ -54,12 +87,12 @@ class RunLog:
             name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
             self._events = tf.io.TFRecordWriter(str(directory / name))
             self._event(file_version="brain.Event:2")
-            # TensorBoard forgets what an earlier start showed after this step.
+            # This event makes TensorBoard drop what an earlier start logged after this step.
             start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
             self._event(step=step, session_log=start)
 
     def add_steps(self, line: dict) -> None:
-        """Adds a line about some steps; it has `step`, the number of updates made.
+        """Adds a line about some steps; its `step` is the number of updates made.
 
         Raises:
             InputError: it cannot be written.
@@ -67,7 +100,7 @@ class RunLog:
         self._add(self.steps, STEPS, "train/", line)
 
     def add_epoch(self, line: dict) -> None:
-        """Adds a line about an epoch; as add_steps."""
+        """Adds a line about an epoch, as `add_steps` does."""
         self._add(self.epochs, EPOCHS, "", line)
 
     def _add(self, lines: list[dict], name: str, prefix: str, line: dict) -> None:
@@ -79,24 +112,24 @@ class RunLog:
             for key, value in line.items()
             if key != "step"
         ]
-        with self._explaining():
+        with self._explain_errors():
             with (self._workdir / name).open("a") as file:
                 file.write(_json_line(line))
             self._event(step=line["step"], summary=tf.compat.v1.Summary(value=values))
             self._events.flush()
 
-    def _event(self, **fields) -> None:
+    def _event(self, **fields: object) -> None:
         event = tf.compat.v1.Event(wall_time=time.time(), **fields)
         self._events.write(event.SerializeToString())
 
     @contextlib.contextmanager
-    def _explaining(self):
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
             raise InputError(
-                f"cannot write to {self._workdir}: {error}; make room and start again to go on "
-                "from the last checkpoint"
+                f"cannot write to {self._workdir}: {error}; make room, then run the same "
+                "command again to resume"
             ) from error
 
 

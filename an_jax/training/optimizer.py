@@ -1,5 +1,6 @@
-"""SGD with momentum and the learning-rate schedule of the papers' recipe."""
+"""SGD with momentum, and the learning-rate schedule of the papers' recipe."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -10,22 +11,23 @@ FINAL_LEARNING_RATE = 1e-6
 def cosine_schedule(
     peak: float, steps_per_epoch: int, num_epochs: int, warmup_epochs: int
 ) -> optax.Schedule:
-    """Learning rate of each update: linear from peak/100 to peak, then cosine to 1e-6.
+    """Returns the learning rate of each update: linear from peak/100 to peak, then cosine to 1e-6.
 
-    Update 0 takes peak/100, update W = warmup_epochs * steps_per_epoch takes peak, and the last
-    one comes close to 1e-6, which is absolute: it does not scale with the peak.
+    Update 0 uses peak/100, update warmup_epochs * steps_per_epoch uses peak, and the last one is
+    close to 1e-6, which does not scale with the peak.
 
     Args:
-        peak: the highest rate; the recipe's is 0.1 for each 256 images of the global batch.
+        peak: the highest rate; the recipe's is 0.1 per 256 images of the global batch.
         steps_per_epoch: updates in an epoch.
-        num_epochs: length of the training, warm-up included.
+        num_epochs: length of the training, including warm-up.
         warmup_epochs: length of the linear part.
     """
     warmup = warmup_epochs * steps_per_epoch
     decay = (num_epochs - warmup_epochs) * steps_per_epoch
 
-    def schedule(step):
-        xp = np if isinstance(step, int) else jnp  # the host asks without waiting for the device
+    def schedule(step: jax.Array | int) -> jax.Array | np.ndarray | float:
+        # On the host this is NumPy: optax's schedules would wait for the device.
+        xp = np if isinstance(step, int) else jnp
         rise = peak / 100 * (1 + 99 * step / max(warmup, 1))
         cosine = (1 + xp.cos(xp.pi * (step - warmup) / decay)) / 2
         fall = FINAL_LEARNING_RATE + (peak - FINAL_LEARNING_RATE) * cosine
@@ -37,7 +39,7 @@ def cosine_schedule(
 def sgd(
     learning_rate: optax.ScalarOrSchedule, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """SGD as PyTorch computes it; weight decay on all parameters, norms and biases included."""
+    """Returns SGD as PyTorch computes it, with weight decay on all parameters."""
     return optax.chain(
         optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=momentum)
     )

@@ -1,22 +1,30 @@
-"""The training step: a pure function of the state and a batch, the same for one device and many."""
+"""The training step: one SGD update on a batch, the same for one device and many.
+
+Each device, on its share of the batch:
+1. smooths the labels, mixes the images up, normalizes them (`make_train_step`);
+2. computes logits, cross entropy and gradients (`train_step`, as all that follows);
+3. averages gradients, running statistics and metrics over all devices;
+4. updates parameters and optimizer state.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from an_jax import functional
 from an_jax.data.images.normalization import normalize_images
 from an_jax.parallel import AXES, GROUP, MEMBER
-from an_jax.training.targets import cross_entropy, mixup, smooth_targets
+from an_jax.training.targets import mixup, smooth_targets
 from an_jax.zoo import Preprocessing
 
 
 class TrainState(NamedTuple):
-    """All that a step changes; `step` counts the updates made (int32)."""
+    """Everything that a step changes; `step` counts the updates made (int32)."""
 
     step: jax.Array
     params: functional.Arrays
@@ -25,9 +33,11 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Of a step, before its update: mean loss, and share of images that hit their likeliest target.
+    """Metrics of a step's batch before the update, float32 scalars.
 
-    Both are scalars; top1 is in [0, 1].
+    Attributes:
+        loss: mean cross entropy.
+        top1: share of the images whose largest logit is at the most probable target, in [0, 1].
     """
 
     loss: jax.Array
@@ -35,53 +45,62 @@ class Metrics(NamedTuple):
 
 
 def init_state(split: functional.Split, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, split.params, split.batch_stats, optimizer.init(split.params))
 
 
-def train_step(definition, optimizer, state: TrainState, images, targets, dropout_key):
-    """One update on a device's share of the batch; called under `jax.shard_map`.
+def train_step(
+    definition: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    images: jax.Array,
+    targets: jax.Array,
+    dropout_key: jax.Array | None,
+) -> tuple[TrainState, Metrics]:
+    """Updates the state with a device's share of the batch; called under `jax.shard_map`.
 
-    Normalization statistics are those of the images of the device's group (see `parallel`): with
-    groups of one its own, as in the published training. Gradients, running statistics and metrics
-    are averaged over all devices.
+    The devices of a group share normalization statistics (see `parallel`). With groups of one,
+    each device uses the statistics of its own images, as in the published training.
 
     Args:
-        definition, optimizer: static.
+        definition: the model's static part.
+        optimizer: static.
         state: the same on all devices.
-        images: normalized [N, H, W, 3], this device's.
+        images: normalized, this device's [N, H, W, 3].
         targets: probabilities [N, C].
-        dropout_key: this device's; with None nothing is dropped.
+        dropout_key: this device's; None disables dropout.
 
     Returns:
-        The new state and the Metrics, whose loss is NaN also if the update is not finite.
+        The new state and the metrics; the loss is NaN if the update is not finite.
     """
 
-    def loss_fn(params):
+    def loss_fn(params: functional.Arrays) -> tuple[jax.Array, tuple[functional.Arrays, Metrics]]:
         logits, batch_stats = functional.apply_train(
             definition, params, state.batch_stats, images, dropout_key, axis_name=MEMBER
         )
+        loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
         is_correct = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
-        loss = cross_entropy(logits, targets)
         return loss, (batch_stats, Metrics(loss, jnp.mean(is_correct, dtype=jnp.float32)))
 
-    # Each device differentiates by parameters of its own, so that gradients are averaged here, in
-    # float32; otherwise that would happen in the dtype of the computation.
+    # Without this cast, differentiation would sum the gradients of all devices itself, in the
+    # compute dtype. They are averaged below, in float32.
     params = lax.pcast(state.params, AXES, to="varying")
     gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
+
     gradients, metrics = lax.pmean((gradients, metrics), AXES)
-    batch_stats = lax.pmean(batch_stats, GROUP)  # the same within a group already
+    batch_stats = lax.pmean(batch_stats, GROUP)  # members of a group have the same already
+
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # A state that is no number shall show at once, before it is saved.
+    # Detect a non-finite update before it is checkpointed.
     is_finite = jnp.isfinite(optax.tree.norm(updates))
     metrics = metrics._replace(loss=jnp.where(is_finite, metrics.loss, jnp.nan))
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
 
 def make_train_step(
-    definition,
+    definition: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     preprocessing: Preprocessing,
@@ -90,23 +109,24 @@ def make_train_step(
     label_smoothing: float = 0.0,
     mixup_alpha: float = 0.0,
     seed: int = 0,
-):
-    """The compiled step: (state, uint8 images [N, H, W, 3], labels [N]) -> (state, Metrics).
+) -> jax.stages.Wrapped:
+    """Returns the jitted step: (state, uint8 images [N, H, W, 3], labels [N]) -> (state, metrics).
 
-    The state is donated: use the returned one. Images and labels are split over the mesh. What is
-    dropped and how images are mixed is a function of the seed, the step and the device.
+    The step donates the state: use the returned one. Images and labels are split over the mesh.
+    Dropout and mixup are functions of the seed, the step and the device.
 
     Args:
-        definition, optimizer: static.
-        mesh: of `parallel.make_mesh`; its groups share normalization statistics.
-        preprocessing: how images are normalized.
+        definition: the model's static part.
+        optimizer: static.
+        mesh: from `parallel.make_mesh`; its groups share normalization statistics.
+        preprocessing: says how to normalize images.
         num_classes: number of logits.
         label_smoothing: share of the target that is spread over all classes.
-        mixup_alpha: one lam ~ Beta(alpha, alpha) is drawn for each device's batch; 0: no mixup.
-        seed: of dropout and mixup.
+        mixup_alpha: each device draws one lam ~ Beta(alpha, alpha) for its images; 0: no mixup.
+        seed: seed of dropout and mixup.
     """
 
-    def step(state, images, labels):
+    def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         key = jax.random.fold_in(key, lax.axis_index(AXES))
         dropout_key, mixup_key = jax.random.split(key)

@@ -1,4 +1,7 @@
-"""The accuracy that watches over a training: on its validation images, after each epoch."""
+"""The accuracy on the validation images, measured after each epoch."""
+
+import jax
+from flax import nnx
 
 from an_jax import functional
 from an_jax.checkpoint import ModelCard
@@ -10,17 +13,24 @@ from an_jax.evaluation.predictions import ALL
 
 
 class Validation:
-    """Scores weights on a training set's validation images; compiled once.
+    """Scores weights on the validation images of a training set; compiles once.
 
     Args:
         definition: the model's static part.
-        card: of the model.
-        train_set: has the images, and ReaL's labels where they are there.
-        batch_size: images a step over all devices.
-        mesh: the devices, of all processes.
+        card: the model's card.
+        train_set: has the validation images, and ReaL's labels where there are any.
+        batch_size: global batch size.
+        mesh: the devices of all processes.
     """
 
-    def __init__(self, definition, card: ModelCard, train_set: TrainSet, batch_size: int, mesh):
+    def __init__(
+        self,
+        definition: nnx.GraphDef,
+        card: ModelCard,
+        train_set: TrainSet,
+        batch_size: int,
+        mesh: jax.sharding.Mesh,
+    ) -> None:
         self._source, self._real_labels = train_set.val_source, train_set.real_labels
         self._evaluator = Evaluator(
             definition, card.num_classes, card.preprocessing, batch_size, mesh
@@ -29,10 +39,10 @@ class Validation:
     def __call__(
         self, params: functional.Arrays, batch_stats: functional.Arrays
     ) -> dict[str, float]:
-        """val_top1 and val_top5, and real_top1 and real_top5 by ReaL's labels; in [0, 1].
+        """Returns val_top1 and val_top5, with ReaL's labels also real_top1 and real_top5.
 
         Raises:
-            InputError: an image that cannot be decoded, or logits that are no numbers.
+            InputError: an image cannot be decoded, or logits are NaN or infinite.
         """
         predictions = self._evaluator(params, batch_stats, self._source, title="val", nested=True)
         classes = predictions.classes[ALL]

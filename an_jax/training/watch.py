@@ -1,10 +1,11 @@
-"""What is seen of the steps of a run while it runs: progress, rate, losses that are no numbers."""
+"""Follows the steps of a run: progress bar, training log, detection of non-finite losses."""
 
 import math
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import optax
@@ -15,16 +16,25 @@ from an_jax.training.log import RunLog
 from an_jax.training.step import Metrics
 
 
+class Step(NamedTuple):
+    """A step that the device has computed."""
+
+    epoch: int
+    step: int
+    loss: float
+    top1: float
+
+
 class StepWatch:
-    """Follows the steps, two behind the device, which thus always has work.
+    """Reads metrics two steps late so that the device always has queued work.
 
     Args:
         log: receives a line for each `log_steps` steps.
         progress: counts images.
         schedule: the learning rate of each update.
-        batch_size: of all devices together.
-        log_steps: how many steps a line is about.
-        last_whole: says which checkpoint is the last good one.
+        batch_size: global batch size.
+        log_steps: number of steps in a line of the log.
+        describe_last_checkpoint: says which checkpoint is the last good one, for errors.
     """
 
     def __init__(
@@ -34,74 +44,75 @@ class StepWatch:
         schedule: optax.Schedule,
         batch_size: int,
         log_steps: int,
-        last_whole: Callable[[], str],
-    ):
+        describe_last_checkpoint: Callable[[], str],
+    ) -> None:
         self._log, self._progress, self._schedule = log, progress, schedule
-        self._batch_size, self._log_steps, self._last_whole = batch_size, log_steps, last_whole
-        self._running: deque[tuple[int, int, Metrics]] = deque()
-        self._window: list[tuple[float, float]] = []
+        self._batch_size, self._log_steps = batch_size, log_steps
+        self._describe_last_checkpoint = describe_last_checkpoint
+        self._dispatched: deque[tuple[int, int, Metrics]] = deque()
+        self._window: list[Step] = []  # the steps of the next line
+        self._window_began: tuple[float, int] | None = None  # at this time, after this step
         self._skipped = 0
-        self._clock: tuple[float, int] | None = None  # since when, after how many steps
 
     def skip(self, names: list[str]) -> None:
-        """Counts and names images that could not be read."""
+        """Counts images that cannot be decoded, and prints their names."""
         self._skipped += len(names)
         for name in names:
             tqdm.write(f"skipped: {name} is corrupt or no image", file=sys.stderr)
 
     def take_skipped(self) -> int:
-        """How many there were since this was last asked, in this process."""
+        """Returns this process's number of skipped images since the last call."""
         count, self._skipped = self._skipped, 0
         return count
 
     def add(self, epoch: int, step: int, metrics: Metrics) -> None:
-        """Takes the metrics of a step that has been dispatched; `step` counts it already.
+        """Takes the metrics of a step that was just dispatched; `step` includes it.
 
         Raises:
             InputError: the loss of an earlier step is NaN or infinite.
         """
-        self._running.append((epoch, step, metrics))
-        if len(self._running) > 2:
-            self._collect()
+        self._dispatched.append((epoch, step, metrics))
+        if len(self._dispatched) > 2:
+            self._read_metrics()
 
     def drain(self) -> None:
-        """Waits for the device; closes the line of the log. Raises InputError as `add` does."""
-        while self._running:
-            self._collect()
+        """Waits for the device and logs the steps so far. Raises InputError as `add` does."""
+        while self._dispatched:
+            self._read_metrics()
         if self._window:
-            self._close_window()
-        self._clock = None  # what comes between is not the steps' time
+            self._log_window()
+        self._window_began = None  # checkpoints and evaluation do not count as the steps' time
 
-    def _collect(self) -> None:
-        epoch, step, metrics = self._running.popleft()
+    def _read_metrics(self) -> None:
+        epoch, step, metrics = self._dispatched.popleft()
         loss, top1 = float(metrics.loss), float(metrics.top1)
         if not math.isfinite(loss):
             raise InputError(
                 f"the loss is {loss} at step {step} (epoch {epoch}): lower the learning rate; "
-                f"{self._last_whole()}"
+                f"{self._describe_last_checkpoint()}"
             )
-        self._clock = self._clock or (time.perf_counter(), step)
-        self._window.append((epoch, step, loss, top1))
+        self._window_began = self._window_began or (time.perf_counter(), step)
+        self._window.append(Step(epoch, step, loss, top1))
         rate = float(self._schedule(step - 1))
         self._progress.set_postfix(
             epoch=epoch, step=step, loss=f"{loss:.3f}", lr=f"{rate:.3g}", refresh=False
         )
         self._progress.update(self._batch_size)
         if step % self._log_steps == 0:
-            self._close_window()
+            self._log_window()
 
-    def _close_window(self) -> None:
-        epochs, steps, losses, top1s = zip(*self._window, strict=True)
-        (since, first), now = self._clock, time.perf_counter()
-        images = (steps[-1] - first) * self._batch_size
+    def _log_window(self) -> None:
+        assert self._window_began is not None
+        (began, first), now, last = self._window_began, time.perf_counter(), self._window[-1]
+        images = (last.step - first) * self._batch_size
         line = {
-            "epoch": epochs[-1],
-            "step": steps[-1],
-            "steps": len(steps),
-            "loss": float(np.mean(losses)),
-            "top1": float(np.mean(top1s)),
-            "learning_rate": float(self._schedule(steps[-1] - 1)),
-            "images_per_second": round(images / (now - since), 1) if images else 0.0,
+            "epoch": last.epoch,
+            "step": last.step,
+            "steps": len(self._window),
+            "loss": float(np.mean([step.loss for step in self._window])),
+            "top1": float(np.mean([step.top1 for step in self._window])),
+            "learning_rate": float(self._schedule(last.step - 1)),
+            "images_per_second": round(images / (now - began), 1) if images else 0.0,
         }
         self._log.add_steps(line)
-        self._window, self._clock = [], (now, steps[-1])
+        self._window, self._window_began = [], (now, last.step)

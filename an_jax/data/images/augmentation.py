@@ -1,4 +1,4 @@
-"""Random resized crop and flip for training, as torchvision samples them, without hidden state."""
+"""Random resized crop and flip for training, sampled as torchvision does, without hidden state."""
 
 import math
 
@@ -10,10 +10,10 @@ _TRIES = 10
 
 
 def draw(seed: tf.Tensor) -> dict[str, tf.Tensor]:
-    """All random numbers of an image: float32 [4, tries] for its window, [] for flipping it.
+    """Draws an image's random numbers: float32 [4, tries] for its window, [] for its flip.
 
     Args:
-        seed: int64 [2]; the result is a function of it.
+        seed: int64 [2]; it alone determines the result.
     """
     return {
         "window": tf.random.stateless_uniform([4, _TRIES], seed),
@@ -22,10 +22,10 @@ def draw(seed: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def random_window(size: tf.Tensor, scale: tuple[float, float], u: tf.Tensor) -> tf.Tensor:
-    """The window of a RandomResizedCrop (Szegedy et al., 2015), sampled as torchvision does.
+    """Returns the window of a RandomResizedCrop (Szegedy et al., 2015), as torchvision does.
 
-    Area uniform in `scale`, aspect ratio log-uniform in [3/4, 4/3]; the first of ten tries that
-    fits, else the largest middle part of a ratio within these bounds.
+    The area is uniform in `scale`, the aspect ratio log-uniform in [3/4, 4/3]. The first of ten
+    tries that fits counts; otherwise the largest central part with a ratio within these bounds.
 
     Args:
         size: int32 [..., 2], height and width of the images.
@@ -33,7 +33,7 @@ def random_window(size: tf.Tensor, scale: tuple[float, float], u: tf.Tensor) -> 
         u: uniform in [0, 1), float32 [..., 4, tries].
 
     Returns:
-        int32 [..., 4], top, left, height and width.
+        Top, left, height and width, int32 [..., 4].
     """
     height, width = tf.unstack(tf.cast(size, tf.float32)[..., None], axis=-2)
     u_area, u_ratio, u_top, u_left = tf.unstack(u, axis=-2)
@@ -47,26 +47,31 @@ def random_window(size: tf.Tensor, scale: tuple[float, float], u: tf.Tensor) -> 
     first = tf.argmax(tf.cast(fits, tf.int32), -1)
     chosen = tf.gather(tries, first, axis=-2, batch_dims=first.shape.rank)
 
-    own = width / height
-    rows = tf.where(own < _RATIOS[0], tf.round(width / _RATIOS[0]), height)
-    columns = tf.where(own > _RATIOS[1], tf.round(height * _RATIOS[1]), width)
-    middle = tf.concat([(height - rows) // 2, (width - columns) // 2, rows, columns], -1)
-    return tf.cast(tf.where(tf.reduce_any(fits, -1, keepdims=True), chosen, middle), tf.int32)
+    ratio = width / height
+    rows = tf.where(ratio < _RATIOS[0], tf.round(width / _RATIOS[0]), height)
+    columns = tf.where(ratio > _RATIOS[1], tf.round(height * _RATIOS[1]), width)
+    center = tf.concat([(height - rows) // 2, (width - columns) // 2, rows, columns], -1)
+    return tf.cast(tf.where(tf.reduce_any(fits, -1, keepdims=True), chosen, center), tf.int32)
 
 
 def plan_augmented(
-    size: tf.Tensor, side: int, interpolation: str, scale: tuple[float, float], flip: bool, draws
+    size: tf.Tensor,
+    side: int,
+    interpolation: str,
+    scale: tuple[float, float],
+    horizontal_flip: bool,
+    draws: dict[str, tf.Tensor],
 ) -> cropping.Plan:
-    """Random resized crops, half of them mirrored.
+    """Plans random resized crops, half of them mirrored.
 
     Args:
         size: height and width of the images, int32 [..., 2].
-        side: of the results, pixels.
+        side: size of the results in pixels.
         interpolation: "bilinear" or "bicubic".
-        scale: see random_window.
-        flip: whether to mirror half of the images.
-        draws: what `draw` gives for each image.
+        scale: bounds of the window's share of the area.
+        horizontal_flip: whether to mirror half of the images.
+        draws: the result of `draw` for each image.
     """
     window = random_window(size, scale, draws["window"])
-    mirrored = draws["flip"] < (0.5 if flip else 0.0)
-    return cropping.plan_resized_window(size, window, side, mirrored, interpolation)
+    is_mirrored = draws["flip"] < (0.5 if horizontal_flip else 0.0)
+    return cropping.plan_resized_window(size, window, side, is_mirrored, interpolation)

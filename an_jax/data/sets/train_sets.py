@@ -1,5 +1,6 @@
-"""The training sets, a table: how one is opened, and the images that watch over the training."""
+"""A table of the training sets: how to open their training and validation images."""
 
+import contextlib
 import dataclasses
 import posixpath
 from collections.abc import Callable, Sequence
@@ -23,10 +24,10 @@ class TrainSet:
 
     Attributes:
         source: the training images.
-        val_source: those evaluated after each epoch.
-        classes: a name for each label; None where labels are ImageNet's.
+        val_source: the images to evaluate after each epoch.
         num_classes: number of labels.
-        real_labels: of `read_real_labels`, where ReaL's labels are there.
+        classes: a name for each label; None if the labels are ImageNet's.
+        real_labels: result of `read_real_labels`; None without ReaL's labels.
     """
 
     source: ImageList | TfdsSplit
@@ -37,7 +38,7 @@ class TrainSet:
 
     @property
     def fingerprint(self) -> str:
-        """Tells training sets apart."""
+        """A string that differs between different training sets."""
         return self.source.fingerprint + self.val_source.fingerprint
 
 
@@ -45,17 +46,23 @@ def _open_digits(data_dir: str) -> TrainSet:
     return TrainSet(digits.open_digits("train"), digits.open_digits("test"), 10)
 
 
-_TRAIN = ("imagenet-1k/train", "imagenet-1k/Data/CLS-LOC/train")
-_TRAIN += ("imagenet-1k/ILSVRC/Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/train")
-_TRAIN += ("Data/CLS-LOC/train", "train")
+_TRAIN = (
+    "imagenet-1k/train",
+    "imagenet-1k/Data/CLS-LOC/train",
+    "imagenet-1k/ILSVRC/Data/CLS-LOC/train",
+    "ILSVRC/Data/CLS-LOC/train",
+    "Data/CLS-LOC/train",
+    "train",
+)
 
 
 def _open_imagenet(data_dir: str) -> TrainSet:
-    """ImageNet-1k: class folders named by wnid, or imagenet2012 as tfds prepares it."""
-    place = next((place for place in _TRAIN if is_directory(data_dir, place)), None)
-    if place is not None:
+    """Opens ImageNet-1k: class folders named by wnid, or imagenet2012 as tfds prepares it."""
+    source: ImageList | TfdsSplit | None
+    folder = next((folder for folder in _TRAIN if is_directory(data_dir, folder)), None)
+    if folder is not None:
         label_of = {wnid: label for label, wnid in enumerate(imagenet_wnids())}
-        source = open_class_folders(posixpath.join(data_dir, place), label_of)
+        source = open_class_folders(posixpath.join(data_dir, folder), label_of)
     else:
         source = open_tfds("imagenet2012", "train", data_dir)
     if source is None:
@@ -64,30 +71,31 @@ def _open_imagenet(data_dir: str) -> TrainSet:
             "tfds-prepared imagenet2012/"
         )
     if len(source) != IMAGENET_SIZE:
-        print(f"note: {len(source)} training images of ImageNet's {IMAGENET_SIZE}")
+        print(f"note: {len(source)} of the {IMAGENET_SIZE} training images of ImageNet")
     val_source = open_image_set("imagenet-1k", data_dir, allow_partial=True)
-    try:
+    real_labels = None
+    with contextlib.suppress(NotThereError):
         real_labels = read_real_labels(data_dir)
-    except NotThereError:
-        real_labels = None
-    else:
-        labels_of([val_source.name(0)], real_labels)  # that names are the original ones
+    if real_labels is not None:
+        labels_of(
+            [val_source.name(0)], real_labels
+        )  # fails unless images have their original names
     return TrainSet(source, val_source, 1000, real_labels=real_labels)
 
 
 def _open_folder(data_dir: str) -> TrainSet:
-    """Class folders of one's own: DATA/train/CLASS/ and DATA/val/CLASS/."""
+    """Opens the user's class folders: DATA/train/CLASS/ and DATA/val/CLASS/."""
     for part in ("train", "val"):
         if not is_directory(data_dir, part):
             raise NotThereError(
                 f"no {part}/ in {data_dir}: expected DATA/train/CLASS/IMAGE and "
-                "DATA/val/CLASS/IMAGE, the classes the same"
+                "DATA/val/CLASS/IMAGE with the same classes"
             )
     root = posixpath.join(data_dir, "train")
     classes = [name for name in list_directory(root) if is_directory(root, name)]
     label_of = {name: label for label, name in enumerate(classes)}
     if len(classes) < 2:
-        raise InputError(f"{root} has {len(classes)} class folders; training needs at least 2")
+        raise InputError(f"{root} has {len(classes)} class folder(s); training needs at least 2")
     return TrainSet(
         open_class_folders(root, label_of),
         open_class_folders(posixpath.join(data_dir, "val"), label_of),
@@ -108,17 +116,17 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
 
     Args:
         name: one of TRAIN_SETS.
-        data_dir: where its images lie; may be gs://. The digits need none.
+        data_dir: directory of the images; may be gs://. "digits" needs none.
 
     Raises:
-        InputError: no such name, or nothing there.
+        InputError: the name is unknown, or the directory does not hold the images.
     """
     if name not in TRAIN_SETS:
-        raise InputError(f"unknown dataset {name!r}; there are {', '.join(TRAIN_SETS)}")
+        raise InputError(f"unknown dataset {name!r}; choose one of {', '.join(TRAIN_SETS)}")
     data_dir = data_dir.rstrip("/")
     if name != "digits" and not (data_dir and is_directory(data_dir)):
-        where = f"no directory {data_dir}" if data_dir else "no data directory given"
-        raise InputError(f"{where}: say where the images lie with --config.data_dir=DATA")
+        problem = f"no directory {data_dir}" if data_dir else "no data directory given"
+        raise InputError(f"{problem}: set --config.data_dir=DATA to the directory of the images")
     try:
         return TRAIN_SETS[name](data_dir)
     except tf.errors.OpError as error:

@@ -1,0 +1,57 @@
+"""The training log on the terminal, printed by process 0."""
+
+import ml_collections
+from etils import epath
+from tqdm import tqdm
+
+from an_jax import parallel
+from an_jax.checkpoint import ModelCard
+
+
+def say(text: str) -> None:
+    """Prints a line above the progress bar, on process 0."""
+    if parallel.is_main_process():
+        tqdm.write(text)
+
+
+def describe_run(
+    config: ml_collections.ConfigDict,
+    card: ModelCard,
+    num_params: int,
+    num_devices: int,
+    steps: int,
+    step: int,
+) -> str:
+    """Returns the first line: `steps` in an epoch, resumed after `step` if that is above 0."""
+    line = (
+        f"{config.model}: {num_params / 1e6:.3f} M parameters; "
+        f"{card.source['num_images']} images of {config.dataset}, {card.num_classes} classes; "
+        f"{config.num_epochs} epochs of {steps} steps of {config.batch_size} images on "
+        f"{num_devices} device(s)"
+    )
+    return f"{line}; resuming after step {step}" if step else line
+
+
+def describe_epoch(metrics: dict, num_epochs: int, minutes_left: float) -> str:
+    """Returns the line about an epoch; `metrics` are those of `log.epoch_metrics`."""
+    parts = [
+        f"epoch {metrics['epoch']:3d}/{num_epochs}",
+        f"loss {metrics['loss']:.4f}",
+        f"train top-1 {100 * metrics['train_top1']:.1f} %",
+        f"val top-1 {100 * metrics['val_top1']:.1f} %",
+    ]
+    if "real_top1" in metrics:
+        parts.append(f"ReaL {100 * metrics['real_top1']:.1f} %")
+    parts += [f"{metrics['images_per_second']:.0f} img/s", f"{minutes_left:.1f} min left"]
+    if metrics["skipped"]:
+        parts.append(f"{metrics['skipped']} images skipped")
+    return "  ".join(parts)
+
+
+def describe_best(epochs: list[dict], workdir: epath.Path) -> str:
+    """Returns the last line: the best epoch, and how to load its weights."""
+    best = max(epochs, key=lambda line: (line["val_top1"], line["step"]))
+    return (
+        f"best val top-1 {100 * best['val_top1']:.1f} % in epoch {best['epoch']}; "
+        f"an_jax.load_model({str(workdir)!r}) gives that model"
+    )
