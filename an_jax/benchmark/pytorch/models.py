@@ -7,6 +7,7 @@ initialization is PyTorch's, because only speed and loaded weights matter here.
 import inspect
 from collections.abc import Callable
 
+from flax import nnx
 from torch import nn
 
 from an_jax import zoo
@@ -16,7 +17,7 @@ from an_jax.benchmark.pytorch.resnet import create_resnet
 from an_jax.errors import InputError
 from an_jax.models import aognet, mobilenet_v2, resnet
 
-TWINS: dict[type, Callable[..., nn.Module]] = {
+TWINS: dict[Callable[..., nnx.Module], Callable[..., nn.Module]] = {
     resnet.ResNet: create_resnet,
     mobilenet_v2.MobileNetV2: create_mobilenet_v2,
     aognet.AOGNet: create_aognet,
