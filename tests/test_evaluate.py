@@ -311,7 +311,7 @@ def test_partial_set_is_refused(tmp_path, capsys, checkpoints, data_dir):
 
 def test_no_checkpoint(fails, tmp_path):
     (tmp_path / "weights").mkdir()
-    assert f"{tmp_path} is no checkpoint of this project" in fails(checkpoint=tmp_path)
+    assert f"{tmp_path} is not a checkpoint of this project" in fails(checkpoint=tmp_path)
 
 
 def test_damaged_weights(fails, tmp_path):
