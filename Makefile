@@ -33,10 +33,10 @@ demo: install
 	  --datasets digits,digits-noise,digits-blur,digits-rotation,digits-contrast,digits-translation
 
 test: install
-	$(PY) -m pytest -q -n $(JOBS) --dist loadfile
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal
 
 test-all: install
-	$(PY) -m pytest -q -n $(JOBS) --dist loadfile -m 'slow or not slow'
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m 'slow or not slow' --junit-xml=.cache/test-all.xml
 
 lint: install
 	$(PY) -m ruff check .

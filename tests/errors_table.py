@@ -1,6 +1,6 @@
 """Prints docs/parity.md's table of errors: `python -m tests.errors_table REPORT.xml...`.
 
-Reports come from `pytest -m 'slow or not slow' --junit-xml=REPORT.xml tests/test_goldens_*.py`.
+`make test-all` writes such a report to .cache/test-all.xml.
 """
 
 import argparse

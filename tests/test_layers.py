@@ -193,6 +193,12 @@ def test_group_norm(num_groups, float64):
     np.testing.assert_allclose(ours(x), nhwc(theirs(nchw(x)).detach()), atol=1e-12)
 
 
+def test_constant_channels():
+    """Rounding does not make a variance negative, which would give NaN."""
+    x = jnp.broadcast_to(1000 + jnp.arange(64.0) / 7, (2, 5, 5, 64))
+    assert np.isfinite(GroupNorm(64, 64, dtype=jnp.float32)(x)).all()
+
+
 def test_group_norm_of_indivisible_channels():
     with pytest.raises(ValueError, match="16 channels do not divide into 5 groups"):
         GroupNorm(16, 5, dtype=jnp.float32)
