@@ -133,7 +133,7 @@ def run_throughput() -> Iterator[Result]:
 
         programs.check_device()
         for name in model_names():
-            models.check_twin(name)
+            models.check_counterpart(name)
     results = []
     for name in model_names():
         result = measure_model(name, settings, warn)
@@ -196,9 +196,9 @@ def run_plan() -> None:
     if FLAGS.config is None:
         raise InputError("--plan needs --config=configs/imagenet.py:MODEL")
     from an_jax.benchmark.plan import describe, make_plan
-    from an_jax.benchmark.tpu_compiler import look_for_no_tpu
+    from an_jax.benchmark.tpu_compiler import disable_tpu_search
 
-    look_for_no_tpu()
+    disable_tpu_search()
     plan = make_plan(FLAGS.config, FLAGS.plan)
     print(describe(plan))
     if FLAGS.json:

@@ -60,13 +60,13 @@ def run(args: argparse.Namespace) -> int:
     from an_jax.evaluation.report import write_report
     from an_jax.evaluation.result import Result
     from an_jax.evaluation.suite import evaluate_models
-    from an_jax.jax_settings import keep_compiled, multiply_in
+    from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
 
     for path in (*args.checkpoint, args.output_dir):
         if ":/" in str(path):
             raise InputError(f"{path} must be a local directory; only --data_dir may be remote")
-    keep_compiled(args.output_dir)
-    multiply_in(args.dtype)
+    enable_compilation_cache(args.output_dir)
+    set_matmul_precision(args.dtype)
     datasets, checkpoints = expand_names(args.datasets), find_checkpoints(args.checkpoint)
     if args.compare_published:
         check_comparable(checkpoints, datasets)

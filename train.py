@@ -30,11 +30,11 @@ def run() -> None:
     """Trains. Raises InputError if the command, the configuration or the data are invalid."""
     from an_jax import parallel
     from an_jax.files import absolute
-    from an_jax.jax_settings import keep_compiled
+    from an_jax.jax_settings import enable_compilation_cache
 
     parallel.initialize()
     workdir = absolute(flags.FLAGS.workdir)
-    keep_compiled(workdir)
+    enable_compilation_cache(workdir)
     from an_jax.training.loop import train
 
     train(flags.FLAGS.config, workdir)

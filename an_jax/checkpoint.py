@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 
 from an_jax import functional, zoo
 from an_jax.errors import InputError
-from an_jax.files import absolute, check_destination, replacing, write_whole
+from an_jax.files import absolute, check_destination, replacing, write_atomically
 
 CARD, WEIGHTS, STEPS, BEST = "model.json", "weights", "checkpoints", "best"
 DIGEST = "weights.sha256"
@@ -73,7 +73,7 @@ class ModelCard:
     def write(self, checkpoint: str | os.PathLike) -> None:
         """Writes CHECKPOINT/model.json."""
         text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        write_whole(epath.Path(checkpoint) / CARD, text)
+        write_atomically(epath.Path(checkpoint) / CARD, text)
 
 
 def is_checkpoint(path: str | os.PathLike) -> bool:

@@ -11,7 +11,7 @@ from etils import epath
 from an_jax.errors import InputError
 
 
-def write_whole(path: epath.Path, content: str | bytes) -> None:
+def write_atomically(path: epath.Path, content: str | bytes) -> None:
     """Writes a file atomically: after a kill it has either the old or the new content.
 
     Raises:

@@ -7,7 +7,7 @@ import jax
 from an_jax.files import absolute
 
 
-def keep_compiled(output: str | os.PathLike) -> None:
+def enable_compilation_cache(output: str | os.PathLike) -> None:
     """Caches compiled programs in `compilation_cache` beside the output.
 
     A cache that the user has set, by JAX_COMPILATION_CACHE_DIR or in jax.config, is kept.
@@ -18,7 +18,7 @@ def keep_compiled(output: str | os.PathLike) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
-def multiply_in(dtype: str) -> None:
+def set_matmul_precision(dtype: str) -> None:
     """Sets the precision of matrix products to the compute dtype, "float32" or "bfloat16"."""
     if dtype == "float32":
         # By default a GPU would multiply in TF32 and a TPU in bfloat16.

@@ -96,7 +96,7 @@ def check_agreement(fingerprint: str, error: Exception | None) -> None:
         raise InputError(f"process {differs.argmax()} does not see the same data as process 0")
 
 
-def agree(flag: bool) -> bool:
+def broadcast_flag(flag: bool) -> bool:
     """Returns process 0's flag on every process."""
     return bool(_gather_equal(np.array([flag], np.uint8))[0, 0])
 
@@ -145,31 +145,31 @@ def local_rows(array: jax.Array) -> np.ndarray:
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
-def share_of_process(n: int) -> range:
+def local_range(n: int) -> range:
     """Returns the indices of this process's share of n rows."""
-    return shares(n)[jax.process_index()]
+    return process_ranges(n)[jax.process_index()]
 
 
-def shares(n: int) -> list[range]:
+def process_ranges(n: int) -> list[range]:
     """Returns each process's share of n rows: contiguous, with sizes that differ by at most 1."""
     count = jax.process_count()
     return [range(n * i // count, n * (i + 1) // count) for i in range(count)]
 
 
 def gather(rows: np.ndarray, n: int) -> np.ndarray:
-    """Returns all n rows on every process, given the rows of `share_of_process(n)` on each."""
-    sizes = [len(share) for share in shares(n)]
+    """Returns all n rows on every process, given the rows of `local_range(n)` on each."""
+    sizes = [len(share) for share in process_ranges(n)]
     padding = np.zeros((max(sizes) - len(rows), *rows.shape[1:]), rows.dtype)
     padded_shares = _gather_equal(np.concatenate([rows, padding]))
     return np.concatenate([part[:size] for part, size in zip(padded_shares, sizes, strict=True)])
 
 
-def total(number: int) -> int:
+def sum_over_processes(number: int) -> int:
     """Returns the sum of the processes' numbers."""
     return int(_gather_equal(np.array([number])).sum())
 
 
-def largest(number: int) -> int:
+def max_over_processes(number: int) -> int:
     """Returns the largest of the processes' numbers."""
     return int(_gather_equal(np.array([number])).max())
 

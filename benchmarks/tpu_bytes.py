@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=256, help="images on the chip")
     parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()
-    tpu_compiler.look_for_no_tpu()
+    tpu_compiler.disable_tpu_search()
     rows = []
     print("| model | program | GB an image | temporaries, GiB | compiled in |", flush=True)
     print("| --- | --- | ---: | ---: | ---: |", flush=True)

@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "destination", help="the checkpoint directory to write; with --to-torch, the .pth file"
     )
     parser.add_argument(
-        "--model", help="the architecture (default: recognised from keys and shapes)"
+        "--model", help="the architecture (default: recognized from keys and shapes)"
     )
     parser.add_argument(
         "--to-torch", action="store_true", help="convert a checkpoint into a .pth state dict"

@@ -11,7 +11,7 @@ from an_jax.checkpoint import WEIGHTS, ModelCard, restore_weights, save_checkpoi
 from an_jax.errors import InputError
 from an_jax.files import check_destination
 from convert.aognet_v2 import current_names
-from convert.recognise import recognise
+from convert.recognize import recognize
 from convert.torch_file import read_state_dict, write_state_dict
 from convert.torch_layout import COUNTER, TorchTensor, torch_layout
 
@@ -31,7 +31,7 @@ def from_torch(
     Args:
         source: the `.pth` file.
         destination: the checkpoint directory to write.
-        model: the architecture; None recognises it from keys and shapes.
+        model: the architecture; None recognizes it from keys and shapes.
         overwrite: whether to replace an existing checkpoint.
         say: called with each line of the report.
 
@@ -50,8 +50,8 @@ def from_torch(
     say(f"read        {source}: {description}")
     tensors = {names[key]: tensor for key, tensor in tensors.items()}
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    name, num_classes, layout = recognise(shapes, model)
-    say(f"recognised  {name}{' (given)' if model else ''}, {num_classes} classes")
+    name, num_classes, layout = recognize(shapes, model)
+    say(f"recognized  {name}{' (given)' if model else ''}, {num_classes} classes")
     params, batch_stats = _to_arrays(tensors, layout)
     say(
         f"checked     {len(params) + len(batch_stats)} tensors in place, none missing, none left "

@@ -32,7 +32,7 @@ def test_train_convert_and_evaluate(tmp_path):
     run("train.py", *TRAINING, f"--workdir={run_dir}")
     run("-m", "convert", run_dir, pth, "--to-torch")
     report = run("-m", "convert", pth, checkpoint)
-    assert "recognised  resnet_20_bn, 10 classes" in report
+    assert "recognized  resnet_20_bn, 10 classes" in report
     datasets = "digits,digits-rotation"
     options = ("--datasets", datasets, "--batch_size", 120, "--save_predictions")
     table = run(

@@ -152,7 +152,7 @@ def test_report(tmp_path, capsys):
     report, errors = capsys.readouterr()
     assert report == (
         f"read        {source}: 182 tensors under 'model'\n"
-        f"recognised  {NAME}, 10 classes\n"
+        f"recognized  {NAME}, 10 classes\n"
         "checked     152 tensors in place, none missing, none left over, all finite; "
         "0.288 M parameters\n"
         f"wrote       {destination} and read it back: equal bit for bit\n"

@@ -12,7 +12,7 @@ from an_jax import zoo
 from an_jax.errors import InputError
 from convert.__main__ import main
 from convert.aognet_v2 import current_names
-from convert.recognise import NUM_TENSORS, recognise
+from convert.recognize import NUM_TENSORS, recognize
 from convert.torch_layout import torch_layout
 from tests import reference
 from tests.test_convert import assert_same
@@ -75,14 +75,14 @@ def models(names, fast=frozenset()):
 
 
 @models(an_jax.list_models(), fast=an_jax.list_models())
-def test_recognise(name):
+def test_recognize(name):
     if name in AMBIGUOUS:
         with pytest.raises(InputError, match="ambiguous: {} and {} have".format(*AMBIGUOUS)):
-            recognise(shapes(name))
-    recognised = recognise(shapes(name), name if name in AMBIGUOUS else None)
-    assert (recognised.model, recognised.num_classes) == (name, 1000)
-    assert [tensor.key for tensor in recognised.layout] == list(shapes(name))
-    num_params = sum(math.prod(t.shape) for t in recognised.layout if t.is_param)
+            recognize(shapes(name))
+    recognized = recognize(shapes(name), name if name in AMBIGUOUS else None)
+    assert (recognized.model, recognized.num_classes) == (name, 1000)
+    assert [tensor.key for tensor in recognized.layout] == list(shapes(name))
+    num_params = sum(math.prod(t.shape) for t in recognized.layout if t.is_param)
     assert num_params == reference.manifest(name)["num_params"]
 
 
@@ -99,7 +99,7 @@ def test_nearest_model():
     almost = shapes("mobilenetv2_bn") | {"stem.0.weight": (10, 64), "extra": (7,)}
     del almost["classifier.1.bias"], almost["layer1.0.conv.0.0.weight"]
     with pytest.raises(InputError) as error:
-        recognise(almost)
+        recognize(almost)
     assert str(error.value) == (
         "the tensors do not fit mobilenetv2_bn:\n"
         "  missing (2): layer1.0.conv.0.0.weight; classifier.1.bias\n"
@@ -111,13 +111,13 @@ def test_nearest_model():
 def test_unknown_architecture():
     message = "the 6 tensors have 113 differences from the nearest model, resnet_20_bn;"
     with pytest.raises(InputError, match=f"unknown architecture: {message}"):
-        recognise(dict.fromkeys("abcdef", (10, 64)))
+        recognize(dict.fromkeys("abcdef", (10, 64)))
 
 
 @pytest.mark.parametrize("name", ["densenet_121_bn", "mobilenetv2_bn"])
 def test_number_of_classes(name):
     other = {k: (7, *s[1:]) if s[:1] == (1000,) else s for k, s in shapes(name).items()}
-    assert recognise(other)[:2] == (name, 7)
+    assert recognize(other)[:2] == (name, 7)
 
 
 @models(an_jax.list_models())

@@ -5,7 +5,7 @@ import pytest
 
 import an_jax
 from convert.aognet_v2 import current_names
-from convert.recognise import recognise
+from convert.recognize import recognize
 from tests import reference
 from tests.goldens import eval_outputs, models, relative_error
 
@@ -28,7 +28,7 @@ FAST_V2 = {
 def load_aognet_v2(name, dtype):
     old = reference.state_dict(name)
     source = {new: old[key] for key, new in current_names(old).items()}
-    model = recognise({key: value.shape for key, value in source.items()}).model
+    model = recognize({key: value.shape for key, value in source.items()}).model
     return reference.load(model, dtype, source)
 
 

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from an_jax.jax_settings import keep_compiled, multiply_in
+from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,7 @@ from an_jax.jax_settings import keep_compiled, multiply_in
 )
 def test_compiled_programs_are_kept_beside_the_output(unset, tmp_path, monkeypatch, output, cache):
     monkeypatch.chdir(tmp_path)
-    keep_compiled(output)
+    enable_compilation_cache(output)
     assert jax.config.jax_compilation_cache_dir == cache.format(cwd=tmp_path)
 
 
@@ -20,11 +20,11 @@ def test_compiled_programs_are_kept_beside_the_output(unset, tmp_path, monkeypat
 def test_the_users_cache_is_kept(unset, given):
     """An empty path disables the cache. jax.config also reads the environment."""
     jax.config.update("jax_compilation_cache_dir", given)
-    keep_compiled("results")
+    enable_compilation_cache("results")
     assert jax.config.jax_compilation_cache_dir == given
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [("float32", "highest"), ("bfloat16", None)])
 def test_precision_of_matrix_products(unset, dtype, precision):
-    multiply_in(dtype)
+    set_matmul_precision(dtype)
     assert jax.config.jax_default_matmul_precision == precision

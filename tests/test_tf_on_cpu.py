@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 
-from an_jax.data.tf_on_cpu import tf, untuned
+from an_jax.data.tf_on_cpu import tf, without_autotune
 from tests.processes import ROOT
 
 PROGRAM = """
@@ -41,5 +41,5 @@ def test_parallel_calls_equal_cores(monkeypatch):
     )
     options = tf.data.Options()
     options.threading.private_threadpool_size = 24
-    results = untuned(dataset.with_options(options)).as_numpy_iterator()
+    results = without_autotune(dataset.with_options(options)).as_numpy_iterator()
     assert list(results) == list(range(48))

@@ -27,7 +27,7 @@ RESULT = Throughput(
     **vars(STEP),
     **{"model": "resnet_50_bn", "mode": "infer", "dtype": "float32", "img_size": 224},
     **{"batch_size": 256, "samples_per_sec": 1234.5678, "param_count": 25.557, "gmacs": 4.111},
-    **{"macts": 11.112, "tflops": 10.1, "utilisation": None, "torch": {}},
+    **{"macts": 11.112, "tflops": 10.1, "utilization": None, "torch": {}},
 )
 
 
@@ -60,7 +60,7 @@ def test_csv_has_timms_columns_and_formats():
 def test_description():
     full = dataclasses.replace(
         RESULT,
-        utilisation=0.312,
+        utilization=0.312,
         torch={"eager": dataclasses.replace(STEP, compile_seconds=None), "compile": STEP},
         ratio=1.0,
         ratio_range=(0.9, 1.1),
@@ -168,10 +168,10 @@ def test_torch_compile_that_fails_is_left_out(monkeypatch, no_op):
 
 
 def test_utilisation_is_relative_to_the_chips_peak(monkeypatch, no_op):
-    assert measure_model("resnet_20_bn", SETTINGS, print).utilisation is None
+    assert measure_model("resnet_20_bn", SETTINGS, print).utilization is None
     monkeypatch.setitem(PEAK_FLOPS, jax.devices()[0].device_kind, 1e12)
     result = measure_model("resnet_20_bn", SETTINGS, print)
-    assert result.utilisation == pytest.approx(result.tflops)
+    assert result.utilization == pytest.approx(result.tflops)
 
 
 def test_a_profile_is_written(tmp_path, no_op):

@@ -16,7 +16,7 @@ from tests.goldens import models, relative_error
 # One of each kind of block, of norm and of stem; the others run with the slow tests.
 FAST = {"resnet_34_se_bn1", "resnet_50_se_bn123", "resnet_50_an_all"}
 FAST_TRAINING = {"resnetv1d_50_an", "mobilenetv2_an", "aognet_12m_an"}
-TWINS = [name for name in reference.MODELS if not name.startswith("densenet")]
+COUNTERPARTS = [name for name in reference.MODELS if not name.startswith("densenet")]
 DROPOUTS = (torch.nn.Dropout, torch.nn.Dropout2d)
 
 
@@ -34,7 +34,7 @@ def images(n, size, dtype=torch.float64):
     return torch.from_numpy(reference.images(n, size)).permute(0, 3, 1, 2).to(dtype)
 
 
-@models(fast=FAST, names=TWINS)
+@models(fast=FAST, names=COUNTERPARTS)
 def test_eval_logits(name, record_error):
     with torch.inference_mode():
         logits = load_twin(name).eval()(images(2, 96))
@@ -42,7 +42,7 @@ def test_eval_logits(name, record_error):
     assert record_error(error) <= 1e-6
 
 
-@models(fast=FAST_TRAINING, names=TWINS)
+@models(fast=FAST_TRAINING, names=COUNTERPARTS)
 def test_training(name, record_error):
     model, golden = load_twin(name).train(), reference.golden(name)
     for module in model.modules():

@@ -36,13 +36,13 @@ def test_search_for_a_tpu_is_disabled(monkeypatch):
     for name in names:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    tpu_compiler.look_for_no_tpu()
+    tpu_compiler.disable_tpu_search()
     assert [os.environ[name] for name in names] == ["1", "none", "localhost"]
 
 
 def test_table_of_bytes(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(tpu_compiler, "tpu_devices", lambda topology: jax.devices())
-    monkeypatch.setattr(tpu_compiler, "look_for_no_tpu", lambda: None)
+    monkeypatch.setattr(tpu_compiler, "disable_tpu_search", lambda: None)
     file = tmp_path / "bytes.json"
     arguments = ["resnet_20_bn", "--batch", "2", "--programs", "eval", "--json", str(file)]
     monkeypatch.setattr(sys, "argv", ["tpu_bytes.py", *arguments])
@@ -55,7 +55,7 @@ def test_table_of_bytes(monkeypatch, tmp_path, capsys):
 
 def test_a_missing_compiler_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(tpu_compiler, "look_for_no_tpu", lambda: None)
+    monkeypatch.setattr(tpu_compiler, "disable_tpu_search", lambda: None)
     monkeypatch.setattr(sys, "argv", ["tpu_bytes.py", "resnet_20_bn"])
     assert tpu_bytes.main() == 1
     assert "not installed: pip install libtpu==" in capsys.readouterr().err

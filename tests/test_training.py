@@ -17,7 +17,7 @@ from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.evaluation.metrics import real_accuracy
-from an_jax.files import write_whole
+from an_jax.files import write_atomically
 from an_jax.training import build, curves, loop, profile, validation
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.log import epoch_metrics, is_best, read_lines
@@ -181,11 +181,11 @@ def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
         def write(path, content, die_at=die_at, count=count):
             if next(count) == die_at:
                 raise KeyboardInterrupt
-            write_whole(path, content)
+            write_atomically(path, content)
 
         with monkeypatch.context() as patch:
-            patch.setattr("an_jax.training.workdir.write_whole", write)
-            patch.setattr("an_jax.checkpoint.write_whole", write)
+            patch.setattr("an_jax.training.workdir.write_atomically", write)
+            patch.setattr("an_jax.checkpoint.write_atomically", write)
             with pytest.raises(KeyboardInterrupt):
                 open_workdir(workdir, config(), card)
         open_workdir(workdir, config(), card)

@@ -14,7 +14,7 @@ from an_jax.benchmark.input.photographs import find_photographs
 from an_jax.benchmark.input.pipelines import evaluation_batches, exhaust, image_list
 from an_jax.benchmark.timing import Times, measure_started, rates, ratio
 from an_jax.evaluation.evaluator import Evaluator
-from an_jax.jax_settings import multiply_in
+from an_jax.jax_settings import set_matmul_precision
 
 
 def measure_evaluation(
@@ -37,7 +37,7 @@ def measure_evaluation(
     Raises:
         InputError: there are no photographs.
     """
-    multiply_in(dtype)
+    set_matmul_precision(dtype)
     mesh = parallel.make_mesh(devices=jax.devices()[:1])  # where the model alone runs
     preprocessing = zoo.get_architecture(name).preprocessing
     split = functional.split(zoo.create_model(name, dtype=jnp.dtype(dtype)))

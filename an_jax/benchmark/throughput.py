@@ -74,7 +74,7 @@ class Throughput(Step):
         gmacs, macts: multiply-accumulates (10^9) and activations (10^6) of one image; see cost.
         tflops: 10^12 floating-point operations a second: two for each multiply-accumulate, and
             three times as many in a training step.
-        utilisation: `tflops` over the chip's bfloat16 peak, whatever the dtype; None if the peak
+        utilization: `tflops` over the chip's bfloat16 peak, whatever the dtype; None if the peak
             is unknown.
         torch: PyTorch's steps by name: "eager", "compile".
         ratio: PyTorch's shortest median step time over JAX's; above 1, JAX is faster.
@@ -91,7 +91,7 @@ class Throughput(Step):
     gmacs: float
     macts: float
     tflops: float
-    utilisation: float | None
+    utilization: float | None
     torch: dict[str, Step]
     ratio: float | None = None
     ratio_range: tuple[float, float] | None = None
@@ -144,7 +144,7 @@ def measure_model(name: str, settings: Settings, log: Log) -> Throughput:
         gmacs=gmacs,
         macts=sum(part.activations for part in parts) / 1e6,
         tflops=tflops,
-        utilisation=peak and 1e12 * tflops / peak,
+        utilization=peak and 1e12 * tflops / peak,
         torch=steps,
         **comparison,
     )

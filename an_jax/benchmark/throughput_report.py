@@ -37,8 +37,8 @@ def describe(result: Throughput) -> str:
         f"batch {result.batch_size}: {result.samples_per_sec:.1f} img/s, {_describe_step(result)}, "
         f"{result.tflops:.2f} TFLOP/s"
     )
-    if result.utilisation is not None:
-        line += f" ({100 * result.utilisation:.0f} % of the chip's peak)"
+    if result.utilization is not None:
+        line += f" ({100 * result.utilization:.0f} % of the chip's peak)"
     for name, step in result.torch.items():
         line += f"; PyTorch ({name}) {_describe_step(step)}"
     if result.ratio is not None and result.ratio_range is not None:

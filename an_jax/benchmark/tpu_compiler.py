@@ -21,7 +21,7 @@ from an_jax.training.step import TrainState, init_state, make_train_step
 T = TypeVar("T")
 
 
-def look_for_no_tpu() -> None:
+def disable_tpu_search() -> None:
     """Keeps jax and libtpu from searching for a TPU and its metadata server.
 
     Must be called before jax is used.

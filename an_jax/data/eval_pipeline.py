@@ -8,7 +8,7 @@ import numpy as np
 from an_jax import parallel
 from an_jax.data.images import cropping, decoding
 from an_jax.data.sets.image_sets import Source
-from an_jax.data.tf_on_cpu import tf, untuned
+from an_jax.data.tf_on_cpu import tf, without_autotune
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
@@ -44,7 +44,7 @@ def eval_batches(
         .unbatch()
         .map(lambda example: _render(example, interpolation), tf.data.AUTOTUNE)
     )
-    batches = untuned(rendered.batch(batch_size).prefetch(2)).as_numpy_iterator()
+    batches = without_autotune(rendered.batch(batch_size).prefetch(2)).as_numpy_iterator()
     num_read = 0
     while True:
         try:
@@ -82,9 +82,9 @@ def lockstep_batches(
         "filename": np.zeros(rows, "S1"),
         "mask": np.zeros(rows, bool),
     }
-    share = parallel.share_of_process(len(source))
+    share = parallel.local_range(len(source))
     batches = eval_batches(source, share, rows, preprocessing)
-    largest_share = max(map(len, parallel.shares(len(source))))
+    largest_share = max(map(len, parallel.process_ranges(len(source))))
     error = None
     for _ in range(-(-largest_share // rows)):
         batch = None

@@ -22,10 +22,10 @@ finally:
 tf.config.set_visible_devices([], "GPU")
 tf.config.set_visible_devices([], "TPU")
 
-__all__ = ["tf", "untuned"]
+__all__ = ["tf", "without_autotune"]
 
 
-def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def without_autotune(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Returns the dataset with a fixed number of parallel calls of each map: one per core.
 
     If tf.data tunes this number, it sometimes settles on one call, which halves the throughput.

@@ -10,7 +10,7 @@ import numpy as np
 from an_jax.data.images import cropping, decoding
 from an_jax.data.images.augmentation import draw, plan_augmented
 from an_jax.data.sources import ImageList, TfdsSplit
-from an_jax.data.tf_on_cpu import tf, untuned
+from an_jax.data.tf_on_cpu import tf, without_autotune
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
@@ -101,7 +101,7 @@ def train_batches(
             deterministic=True,
         )
     )
-    for prepared, filenames in _read(untuned(dataset.prefetch(2))):
+    for prepared, filenames in _read(without_autotune(dataset.prefetch(2))):
         decoded, names = prepared["row"], [source.name_of(name.decode()) for name in filenames]
         skipped = [names[row] for row in np.setdiff1d(np.arange(b), decoded)]
         if len(skipped) == b:

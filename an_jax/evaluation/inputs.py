@@ -10,11 +10,11 @@ from an_jax import parallel
 from an_jax.checkpoint import ModelCard, check_weights, is_checkpoint
 from an_jax.data.sets.alexnet_p import read_alexnet_p
 from an_jax.data.sets.image_sets import IMAGE_SETS, Source, open_image_set
-from an_jax.data.sets.real_labels import labels_of, read_real_labels
+from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sets.test_sets import TEST_SETS, TestSet
 from an_jax.data.sources import ImageList
 from an_jax.errors import InputError, NotThereError
-from an_jax.evaluation.prediction_files import directory_of
+from an_jax.evaluation.prediction_files import predictions_directory
 from an_jax.evaluation.scoring import References
 from an_jax.files import check_destination
 from an_jax.zoo import Preprocessing
@@ -147,7 +147,7 @@ def _open(checkpoints: dict[str, Path], settings: Settings) -> Inputs:
     }
     validation = sources.get("imagenet-1k")
     if references.real_labels and isinstance(validation, ImageList):
-        labels_of(validation.filenames, references.real_labels)  # checks the file names
+        match_labels(validation.filenames, references.real_labels)  # checks the file names
     for model in models:
         check_weights(model.path)
     return Inputs(models, test_sets, sources, references)
@@ -200,7 +200,7 @@ def _make_output(checkpoints: dict[str, Path], output_dir: Path) -> None:
     for name in ("results.md", "results.json"):
         check_destination(output_dir / name, overwrite=True)
     for name in checkpoints:
-        directory = directory_of(output_dir, name)
+        directory = predictions_directory(output_dir, name)
         try:
             directory.mkdir(parents=True, exist_ok=True)
             (directory / ".writable").touch()

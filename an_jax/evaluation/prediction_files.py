@@ -18,7 +18,7 @@ from an_jax.zoo import Preprocessing
 VERSION = 1  # raise it when the same weights and images give other predictions
 
 
-def directory_of(output_dir: Path, model: str) -> Path:
+def predictions_directory(output_dir: Path, model: str) -> Path:
     """Returns the directory of a model's predictions."""
     return output_dir / "predictions" / model
 

@@ -121,7 +121,7 @@ def gather(parts: list[Predictions], n: int) -> Predictions:
 
     # Processes can only exchange numbers, so file names travel as their bytes.
     names = [np.asarray(part.filenames, np.bytes_) for part in parts]
-    length = parallel.largest(max(array.dtype.itemsize for array in names))
+    length = parallel.max_over_processes(max(array.dtype.itemsize for array in names))
     letters = [array.astype(f"S{length}").view(np.uint8).reshape(-1, length) for array in names]
     return Predictions(
         np.ascontiguousarray(join(*letters)).view(f"S{length}")[:, 0],

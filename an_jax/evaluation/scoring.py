@@ -9,7 +9,7 @@ import numpy as np
 from an_jax.data.sets.alexnet_c import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
 from an_jax.data.sets.class_index import subset
 from an_jax.data.sets.image_sets import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS, SEVERITIES
-from an_jax.data.sets.real_labels import labels_of
+from an_jax.data.sets.real_labels import match_labels
 from an_jax.data.sets.test_sets import TestSet
 from an_jax.errors import InputError
 from an_jax.evaluation import metrics
@@ -70,7 +70,7 @@ def _real(test_set: TestSet, load: Load, references: References) -> tuple[int, S
     assert references.real_labels is not None
     predictions = load("imagenet-1k")
     names = [name.decode() for name in predictions.filenames]
-    label_sets = labels_of(names, references.real_labels)
+    label_sets = match_labels(names, references.real_labels)
     if not any(label_sets):
         raise InputError("imagenet-1k-reassessed: no image has a ReaL label; evaluate more images")
     top1, n = metrics.real_accuracy(predictions.classes[ALL], label_sets, 1)

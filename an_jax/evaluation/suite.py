@@ -11,7 +11,7 @@ from an_jax.checkpoint import load_model
 from an_jax.data.sets.image_sets import IMAGE_SETS, Source
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.inputs import Inputs, Model, Settings
-from an_jax.evaluation.prediction_files import PredictionFiles, directory_of, make_keys
+from an_jax.evaluation.prediction_files import PredictionFiles, make_keys, predictions_directory
 from an_jax.evaluation.result import Result
 from an_jax.evaluation.scoring import score
 
@@ -36,7 +36,7 @@ def evaluate_models(inputs: Inputs, settings: Settings) -> Iterator[list[Result]
             settings.dtype,
             {name: source.fingerprint for name, source in inputs.sources.items()},
         )
-        files = PredictionFiles(directory_of(settings.output_dir, model.name), keys)
+        files = PredictionFiles(predictions_directory(settings.output_dir, model.name), keys)
         _predict(model, split, inputs.sources, files, settings, mesh)
         num_params = functional.count(split.params)
         results = parallel.on_main_process(
@@ -60,7 +60,7 @@ def _predict(
     params, batch_stats = parallel.replicate((split.params, split.batch_stats), mesh)
     for image_set, source in sources.items():
         is_saved = parallel.is_main_process() and files.find(image_set) is not None
-        if not parallel.agree(is_saved):
+        if not parallel.broadcast_flag(is_saved):
             predictions = evaluate(
                 params,
                 batch_stats,

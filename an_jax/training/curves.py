@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from an_jax.errors import InputError, exit_status
-from an_jax.files import write_whole
+from an_jax.files import write_atomically
 from an_jax.training.log import EPOCHS, read_lines
 
 
@@ -23,7 +23,7 @@ def read_metrics(workdir: epath.Path) -> list[dict]:
 
 
 def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
-    """Draws loss and accuracy by epoch into a PNG file, each run in its own colour."""
+    """Draws loss and accuracy by epoch into a PNG file, each run in its own color."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -52,7 +52,7 @@ def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)
-    write_whole(path, picture.getvalue())
+    write_atomically(path, picture.getvalue())
     pyplot.close(figure)
 
 

@@ -12,7 +12,7 @@ from etils import epath
 from an_jax.checkpoint import RANKINGS
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
-from an_jax.files import write_whole
+from an_jax.files import write_atomically
 
 EPOCHS, STEPS = "metrics.jsonl", "steps.jsonl"
 
@@ -81,7 +81,7 @@ class RunLog:
         with self._explain_errors():
             for name, lines in ((EPOCHS, self.epochs), (STEPS, self.steps)):
                 if (self._workdir / name).exists():
-                    write_whole(self._workdir / name, "".join(map(_json_line, lines)))
+                    write_atomically(self._workdir / name, "".join(map(_json_line, lines)))
             directory = self._workdir / "tensorboard"
             directory.mkdir(exist_ok=True)
             name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"

@@ -107,7 +107,9 @@ def _run(
     profile = Profile(workdir / "profile", config.profile_steps, watch.drain)
 
     # The last epoch may have been trained and saved, but not evaluated.
-    is_evaluated = parallel.agree(step == 0 or any(line["step"] == step for line in log.epochs))
+    is_evaluated = parallel.broadcast_flag(
+        step == 0 or any(line["step"] == step for line in log.epochs)
+    )
     first_epoch = (step if is_evaluated else step - 1) // steps
     try:
         with progress, profile, Preemption() as preemption:
@@ -137,10 +139,12 @@ def _run(
                 with preemption.stopping_at_once():
                     scores = validate(state.params, state.batch_stats)
                 # Save the weights before logging the epoch: a logged epoch is not evaluated again.
-                if parallel.agree(is_best(scores, log.epochs)):
+                if parallel.broadcast_flag(is_best(scores, log.epochs)):
                     checkpoints.save_best(step, state, scores)
                 lines = [line for line in log.steps if line["epoch"] == epoch + 1]
-                log.add_epoch(epoch_metrics(lines, scores, parallel.total(watch.take_skipped())))
+                log.add_epoch(
+                    epoch_metrics(lines, scores, parallel.sum_over_processes(watch.take_skipped()))
+                )
                 _plot_curves(workdir)
                 seconds_left = (time.perf_counter() - epoch_began) * (config.num_epochs - epoch - 1)
                 say(describe_epoch(log.epochs[-1], config.num_epochs, seconds_left / 60))
@@ -158,7 +162,7 @@ def _batches(
     first_step: int,
 ) -> Iterator[TrainBatch]:
     """Returns this process's batches of an epoch from a step on."""
-    share = parallel.share_of_process(config.batch_size)
+    share = parallel.local_range(config.batch_size)
     return train_batches(
         train_set.source,
         config.batch_size,

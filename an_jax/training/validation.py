@@ -5,7 +5,7 @@ from flax import nnx
 
 from an_jax import functional
 from an_jax.checkpoint import ModelCard
-from an_jax.data.sets.real_labels import labels_of
+from an_jax.data.sets.real_labels import match_labels
 from an_jax.data.sets.train_sets import TrainSet
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.metrics import real_accuracy, top_k_accuracy
@@ -49,6 +49,6 @@ class Validation:
         scores = {f"val_top{k}": top_k_accuracy(classes, predictions.labels, k) for k in (1, 5)}
         if self._real_labels:
             names = [name.decode() for name in predictions.filenames]
-            labels = labels_of(names, self._real_labels)
+            labels = match_labels(names, self._real_labels)
             scores |= {f"real_top{k}": real_accuracy(classes, labels, k)[0] for k in (1, 5)}
         return scores

@@ -7,7 +7,7 @@ from etils import epath
 
 from an_jax.checkpoint import CARD, STEPS, ModelCard
 from an_jax.errors import InputError
-from an_jax.files import write_whole
+from an_jax.files import write_atomically
 
 CONFIG = "config.json"
 # A resumed run may change these: they do not change the result.
@@ -37,7 +37,7 @@ def open_workdir(workdir: epath.Path, config: ml_collections.ConfigDict, card: M
             )
         if any((workdir / STEPS).glob("[0-9]*")):
             _check_same_run(workdir, fields, card)
-        write_whole(workdir / CONFIG, json.dumps(fields, indent=2) + "\n")
+        write_atomically(workdir / CONFIG, json.dumps(fields, indent=2) + "\n")
         card.write(workdir)
     except json.JSONDecodeError as error:
         raise InputError(f"{workdir / CONFIG} is damaged: {error}") from error

@@ -17,7 +17,7 @@ from an_jax.benchmark.pytorch.resnet import create_resnet
 from an_jax.errors import InputError
 from an_jax.models import aognet, mobilenet_v2, resnet
 
-TWINS: dict[Callable[..., nnx.Module], Callable[..., nn.Module]] = {
+COUNTERPARTS: dict[Callable[..., nnx.Module], Callable[..., nn.Module]] = {
     resnet.ResNet: create_resnet,
     mobilenet_v2.MobileNetV2: create_mobilenet_v2,
     aognet.AOGNet: create_aognet,
@@ -37,18 +37,18 @@ def create_torch_model(name: str, num_classes: int = 1000) -> nn.Module:
     Raises:
         InputError: unknown name, or a model without a counterpart.
     """
-    check_twin(name)
+    check_counterpart(name)
     architecture = zoo.get_architecture(name)
     parameters = inspect.signature(architecture.network.__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     arguments = {**defaults, **architecture.arguments, "num_classes": num_classes}
     del arguments["dtype"]
-    return TWINS[architecture.network](**arguments)
+    return COUNTERPARTS[architecture.network](**arguments)
 
 
-def check_twin(name: str) -> None:
+def check_counterpart(name: str) -> None:
     """Raises InputError if a model has no PyTorch counterpart."""
-    if zoo.get_architecture(name).network not in TWINS:
+    if zoo.get_architecture(name).network not in COUNTERPARTS:
         raise InputError(
             f"{name} has no PyTorch counterpart: only ResNets, MobileNetV2 and AOGNets have one"
         )

@@ -47,7 +47,7 @@ def read_real_labels(data_dir: str) -> list[list[int]]:
     return _read_json(found) if isinstance(found, str) else _read_tfds(found)
 
 
-def labels_of(filenames: Iterable[str], labels: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+def match_labels(filenames: Iterable[str], labels: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     """Returns the label set of each file, by the number in a name ILSVRC2012_val_00000001.JPEG.
 
     Raises:

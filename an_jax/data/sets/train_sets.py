@@ -10,7 +10,7 @@ from an_jax.data.prepared import open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.image_sets import Source, open_image_set
-from an_jax.data.sets.real_labels import labels_of, read_real_labels
+from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError, NotThereError
@@ -77,7 +77,7 @@ def _open_imagenet(data_dir: str) -> TrainSet:
     with contextlib.suppress(NotThereError):
         real_labels = read_real_labels(data_dir)
     if real_labels is not None:
-        labels_of(
+        match_labels(
             [val_source.name(0)], real_labels
         )  # fails unless images have their original names
     return TrainSet(source, val_source, 1000, real_labels=real_labels)

@@ -1,4 +1,4 @@
-"""Recognises a state dict's architecture by its keys and shapes."""
+"""Recognizes a state dict's architecture by its keys and shapes."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -48,7 +48,7 @@ NUM_TENSORS = {
 }
 
 
-class Recognised(NamedTuple):
+class Recognized(NamedTuple):
     """A state dict's architecture, number of classes and layout."""
 
     model: str
@@ -72,7 +72,7 @@ class Differences(NamedTuple):
         )
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]], model: str | None = None) -> Recognised:
+def recognize(shapes: Mapping[str, tuple[int, ...]], model: str | None = None) -> Recognized:
     """Finds the architecture whose state dict has exactly these keys and shapes.
 
     Args:
@@ -104,7 +104,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]], model: str | None = None) -
         )
     if not matches:
         raise InputError(_explain(shapes, candidates, num_classes))
-    return Recognised(matches[0], num_classes, torch_layout(matches[0], num_classes))
+    return Recognized(matches[0], num_classes, torch_layout(matches[0], num_classes))
 
 
 def _explain(
