@@ -55,6 +55,7 @@ def test_class_folders(tmp_path, folder):
         f"{WNIDS[7]}/x.JPEG.part": b"6",
         f"{WNIDS[7]}/readme.txt": b"7",
         f"{WNIDS[7]}/JPEG": b"8",
+        f"{WNIDS[7]}/._x.JPEG": b"8",
         "README.txt": b"9",
         "wnids.txt": b"9",
     }
