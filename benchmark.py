@@ -88,7 +88,7 @@ def run() -> None:
         for result, line in measure():
             print(line, flush=True)
             results.append(result)
-    finally:  # an error keeps the results before it
+    finally:  # keep the results so far, also after an error
         if results:
             report(results)
 
