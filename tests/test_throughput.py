@@ -1,4 +1,4 @@
-"""Throughput: lack of memory, fair settings, figures and their formats. Never how fast."""
+"""Throughput: lack of memory, fair settings, figures and their formats."""
 
 import dataclasses
 import weakref
