@@ -88,7 +88,7 @@ def run() -> None:
         for result, line in measure():
             print(line, flush=True)
             results.append(result)
-    finally:  # an error keeps the results before it
+    finally:  # keep the results so far, also after an error
         if results:
             report(results)
 
@@ -202,7 +202,7 @@ def run_plan() -> None:
     plan = make_plan(FLAGS.config, FLAGS.plan)
     print(describe(plan))
     if FLAGS.json:
-        write(FLAGS.json, json.dumps(dataclasses.asdict(plan), indent=2) + "\n")
+        write(FLAGS.json, json.dumps(plan.figures(), indent=2) + "\n")
 
 
 def write(path: str, text: str) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from an_jax.errors import InputError
+from an_jax.errors import InputError, exit_status
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,7 +52,21 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates and reports; returns the exit status. Raises InputError if an input is invalid."""
+    """Evaluates and reports; returns the exit status.
+
+    Raises:
+        InputError: an input is invalid, or a file cannot be read or written.
+    """
+    if args.batch_size < 1:
+        raise InputError("--batch_size must be at least 1")
+    try:
+        return evaluate(args)
+    except OSError as error:
+        raise InputError(str(error)) from error
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Evaluates and reports; returns the exit status. Raises InputError or OSError."""
     from an_jax import parallel
     from an_jax.data.sets.test_sets import expand_names
     from an_jax.evaluation.inputs import Settings, find_checkpoints, open_inputs
@@ -101,20 +115,10 @@ def run(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     args = parse_arguments(argv)
-    try:
-        if args.batch_size < 1:
-            raise InputError("--batch_size must be at least 1")
-        return run(args)
-    except (InputError, OSError) as error:  # OSError: the output cannot be written
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(functools.partial(run, args))
 
 
 if __name__ == "__main__":
     from an_jax.parallel import initialize
 
-    try:
-        initialize()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    sys.exit(main())
+    sys.exit(exit_status(initialize) or main())

@@ -2,7 +2,7 @@
 # Measures the tables of docs/benchmarks.md on a GPU within ten minutes, the most important first:
 #     benchmarks/gpu.sh OUT
 # Writes OUT/MODE_MODEL.json, and profiles of training into OUT/profile. If a measurement fails or
-# runs out of time, the script says so, goes on with the next, and exits with status 1.
+# runs out of time, the script says so, continues with the next, and exits with status 1.
 # Environment variables: MODELS, BATCH_SIZE, DTYPE, REPEATS, DURATION (seconds of a turn),
 # SECONDS_EACH and SECONDS_ALL (limits), PYTHON.
 set -eu

@@ -17,7 +17,7 @@ from typing import Any
 
 from an_jax.benchmark import tpu_compiler
 from an_jax.benchmark.chips import GIB
-from an_jax.errors import InputError
+from an_jax.errors import exit_status
 from an_jax.training.config import default_config
 
 TOPOLOGY = "v5e:2x2"  # the smallest; programs are compiled for one of its chips
@@ -56,24 +56,29 @@ def measure(model: str, program: str, batch: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Returns the exit status."""
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(description="GB a model moves per image on a TPU v5e")
     parser.add_argument("models", nargs="+", help="names of models")
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--batch", type=int, default=256, help="images on the chip")
     parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()
+    return exit_status(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints a row for each program and model, and writes all of them to the JSON file.
+
+    Raises:
+        InputError: unknown model, or libtpu is not installed.
+    """
     tpu_compiler.disable_tpu_search()
     rows = []
     print("| model | program | GB an image | temporaries, GiB | compiled in |", flush=True)
     print("| --- | --- | ---: | ---: | ---: |", flush=True)
     for program in args.programs:
         for model in args.models:
-            try:
-                row = measure(model, program, args.batch)
-            except InputError as error:
-                print(error, file=sys.stderr)
-                return 1
+            row = measure(model, program, args.batch)
             rows.append(row)
             print(
                 f"| {model} | {program} | {row['gb_per_image']:.4f} | {row['temporary_gib']:.2f} "
@@ -82,7 +87,6 @@ def main() -> int:
             )
             if args.json:
                 args.json.write_text(json.dumps(rows, indent=2) + "\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""benchmark.py at small sizes: flags, tables and files. Never how fast anything is."""
+"""benchmark.py at small sizes: flags, tables and files. Tests assert nothing about speed."""
 
 import csv
 import json
@@ -78,7 +78,7 @@ def test_inference_beside_pytorch(command, tmp_path):
 
 
 def test_training_needs_neither_tensorflow_nor_torch(tmp_path):
-    """Runs in a process that cannot import them."""
+    """The command trains in a process that cannot import TensorFlow and PyTorch."""
     program = (
         "import sys; sys.modules['tensorflow'] = sys.modules['torch'] = None;"
         "import benchmark; from absl import app; app.run(benchmark.main)"

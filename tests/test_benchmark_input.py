@@ -1,4 +1,4 @@
-"""benchmark.py on input, evaluation and start-up. Never how fast anything is."""
+"""benchmark.py on input, evaluation and start-up. Tests assert nothing about speed."""
 
 import gc
 import json
@@ -44,7 +44,7 @@ def given(folder):
 
 
 def test_start_and_prefetching_do_not_count(monkeypatch):
-    """Measured with a clock that only the programs move."""
+    """Times exclude the start of a pipeline and prefetched batches. The clock is simulated."""
     now, calls = 0.0, []
 
     def program(name, start, step):
@@ -65,7 +65,7 @@ def test_start_and_prefetching_do_not_count(monkeypatch):
 
 
 def test_steps_too_short_to_be_timed(monkeypatch):
-    """A start that varies hides them; measured with a clock that only the program moves."""
+    """Steps are refused if the variation of the start hides their time. The clock is simulated."""
     now, starts = 0.0, iter(range(100, 0, -1))
 
     def run(n):

@@ -68,7 +68,7 @@ def test_every_import_is_declared():
 
 
 def test_every_requirement_is_imported():
-    """Or has a reason to be there: a plugin, a tool, stubs."""
+    """Each required package is imported, except the two listed."""
     used = {DISTRIBUTIONS.get(name, name) for file in sources() for name in imports(file)}
     unused = requirements(PROJECT["dependencies"]) - used
     assert unused == {"importlib_resources", "tensorflow-cpu"}
@@ -88,7 +88,7 @@ def test_the_tests_pin_the_cpu_build_of_pytorch():
 
 
 def test_messages_name_existing_extras():
-    """The package is installed from a clone: PyPI has none of its name."""
+    """Messages advise to install from a clone, because PyPI does not have this package."""
     advice = set()
     for file in sources():
         text = file.read_text()

@@ -33,7 +33,7 @@ def test_which_models_drop():
 
 @pytest.mark.parametrize("name", ["mobilenetv2_bn", "aognet_12m_an"])
 def test_training_without_a_key_is_refused(name):
-    """A model in training mode calls its dropout, which never silently does nothing."""
+    """Dropout in training mode without a key raises an error instead of doing nothing."""
     split = functional.split(zoo.abstract_model(name))
 
     def train(params, batch_stats, images):
@@ -59,7 +59,7 @@ class Net(nnx.Module):
 
 
 def test_a_key_decides():
-    """What is dropped, and not the statistics."""
+    """The key determines which values are dropped. It does not change the statistics."""
     split, images = functional.split(Net(nnx.Rngs(0))), reference.images(4, 5)
     nothing_dropped, one, same, two = (
         apply_train(*split, images, key) for key in (None, *map(jax.random.key, (1, 1, 2)))

@@ -66,8 +66,8 @@ def test_missing_imagenet_is_refused(tmp_path):
 
 
 def test_from_a_checkpoint_of_other_classes(folder, tmp_path):
-    """A run starts with the checkpoint's weights except the head's. The model that it leaves has
-    the accuracy in its log."""
+    """A run starts with the checkpoint's weights except the head's. The saved model has the
+    accuracy that the log reports."""
     checkpoint = save(tmp_path / "pretrained")
     run = epath.Path(tmp_path / "run")
     loop.train(config(dataset="folder", data_dir=str(folder), init_from=str(checkpoint)), run)
@@ -120,7 +120,7 @@ def test_another_architecture_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_recipe_of_imagenet_learns_the_digits(folder, tmp_path):
-    """The command on the configuration of resnet_34_an_bn1; smaller images, batches and crops."""
+    """train.py learns the digits with the configuration of resnet_34_an_bn1 at smaller sizes."""
     changes = {"dataset": "folder", "data_dir": folder, "image_size": 64, "dtype": "float32"}
     changes |= {"batch_size": 64, "num_epochs": 3, "warmup_epochs": 1, "eval_batch_size": 160}
     changes |= {"crop_scale": "(0.6, 1.0)", "horizontal_flip": "False"}

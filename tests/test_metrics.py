@@ -12,7 +12,7 @@ from an_jax.data.sets.alexnet_c import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
 from an_jax.evaluation import metrics
 
 seeds = st.integers(0, 2**32 - 1)
-noises = pytest.mark.parametrize("noise", [False, True])
+noises = pytest.mark.parametrize("is_noise", [False, True])
 examples = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 
 
@@ -166,30 +166,30 @@ def published_distance(reference, frame):
 @noises
 @examples
 @given(seed=seeds)
-def test_perturbation_scores_equal_loops(noise, seed):
+def test_perturbation_scores_equal_loops(is_noise, seed):
     rng = np.random.default_rng(seed)
     videos = draw_rankings(rng, rng.integers(1, 4), rng.integers(2, 7))
     flips, distances = [], []
     for video in videos:
-        references = [video[0] if noise else video[j - 1] for j in range(1, len(video))]
+        references = [video[0] if is_noise else video[j - 1] for j in range(1, len(video))]
         pairs = list(zip(references, video[1:], strict=True))
         flips.append(sum(a[0] != b[0] for a, b in pairs) / len(pairs))
         distances.append(sum(published_distance(a, b) for a, b in pairs) / len(pairs))
-    flip_probability = metrics.flip_probability(videos[..., 0], noise)
+    flip_probability = metrics.flip_probability(videos[..., 0], is_noise)
     assert flip_probability == pytest.approx(sum(flips) / len(videos), abs=1e-12)
-    distance = metrics.top5_distance(videos[..., :5], noise)
+    distance = metrics.top5_distance(videos[..., :5], is_noise)
     assert distance == pytest.approx(sum(distances) / len(videos), abs=1e-12)
 
 
 def test_perturbation_scores_by_hand():
     top1 = np.array([[1, 2, 2, 1, 1], [3, 3, 3, 3, 3]])
-    assert metrics.flip_probability(top1, noise=False) == 2 / 8
-    assert metrics.flip_probability(top1[:, :4], noise=True) == 2 / 6
-    assert metrics.flip_probability(np.array([[1, 2, 2, 2, 2]]), noise=False) == 1 / 4
-    assert metrics.flip_probability(np.array([[1, 2, 2, 2, 2]]), noise=True) == 1
+    assert metrics.flip_probability(top1, is_noise=False) == 2 / 8
+    assert metrics.flip_probability(top1[:, :4], is_noise=True) == 2 / 6
+    assert metrics.flip_probability(np.array([[1, 2, 2, 2, 2]]), is_noise=False) == 1 / 4
+    assert metrics.flip_probability(np.array([[1, 2, 2, 2, 2]]), is_noise=True) == 1
 
-    def distance(*frames, noise=False):
-        return metrics.top5_distance(np.array([frames]), noise)
+    def distance(*frames, is_noise=False):
+        return metrics.top5_distance(np.array([frames]), is_noise)
 
     ranking = (1, 2, 3, 4, 5)
     assert distance(ranking, ranking) == 0
@@ -199,8 +199,8 @@ def test_perturbation_scores_by_hand():
     # Not symmetric: the leader falls out, 5 + 4 * 1; the last falls out, 4 * 1 + 1.
     assert distance(ranking, (2, 3, 4, 5, 6)) == 9
     assert distance((2, 3, 4, 5, 6), ranking) == 5
-    assert distance(ranking, (2, 1, 3, 4, 5), ranking, noise=False) == 2
-    assert distance(ranking, (2, 1, 3, 4, 5), ranking, noise=True) == 1
+    assert distance(ranking, (2, 1, 3, 4, 5), ranking, is_noise=False) == 2
+    assert distance(ranking, (2, 1, 3, 4, 5), ranking, is_noise=True) == 1
 
 
 @pytest.mark.parametrize(

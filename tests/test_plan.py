@@ -18,11 +18,12 @@ import benchmark
 from an_jax import parallel
 from an_jax.benchmark import plan
 from an_jax.benchmark.chips import GIB
-from an_jax.benchmark.plan import Plan, count_collectives, describe, make_plan
+from an_jax.benchmark.plan import Plan, StepCost, count_collectives, describe, make_plan
 from an_jax.errors import InputError
 from configs import imagenet
 
-PLAN = Plan("v5e:4x4", 16, 128, True, 4 * GIB, GIB, 3 * GIB, 1.97e12, 8.19e10, {}, 60.0)
+COST = StepCost(GIB, 3 * GIB, flops=1.97e12, bytes_moved=8.19e10)
+PLAN = Plan("v5e:4x4", 16, 128, 4 * GIB, COST, {}, 60.0)
 
 
 def test_collectives_of_a_compiled_program():
@@ -58,13 +59,13 @@ def test_collectives_as_tpu_programs_write_them():
 
 def test_roofline_is_the_longer_of_computing_and_moving_data():
     """On a v5e, 1.97 TFLOP take 10 ms; 81.9 GB take 100 ms."""
-    assert PLAN.roofline_seconds == pytest.approx(0.1)
+    assert COST.roofline_seconds(PLAN.chip) == pytest.approx(0.1)
     assert "at least 100.0 ms a step, at most 1280 img/s a chip" in describe(PLAN)
     assert "fits: 4.00 of 16 GiB of memory a chip (25 %)" in describe(PLAN)
 
 
 def test_description_of_a_step_that_does_not_fit():
-    large = Plan("v5e:2x2", 4, 512, False, 20 * GIB, None, None, None, None, {}, 60.0)
+    large = Plan("v5e:2x2", 4, 512, 20 * GIB, None, {}, 60.0)
     assert "DOES NOT FIT: 20.00 of 16 GiB" in describe(large)
     assert "choose a smaller batch_size or more chips" in describe(large)
 
@@ -84,12 +85,12 @@ def plan_for(monkeypatch):
 def test_a_plan_holds_the_compilers_figures(plan_for):
     size = 256
     made = plan_for(jax.jit(lambda x: x @ x, donate_argnums=0).lower(jnp.ones((size, size))))
-    assert (made.topology, made.num_chips, made.fits) == ("v5e:2x2", 2, True)
+    assert (made.topology, made.num_chips) == ("v5e:2x2", 2)
     assert made.batch_per_chip == imagenet.get_config().batch_size // 2
-    assert made.argument_bytes == 4 * size**2  # the result takes the argument's place
-    assert made.hbm_bytes_per_chip == made.argument_bytes + made.temporary_bytes
-    assert made.flops_per_step_per_chip == pytest.approx(2 * size**3, rel=0.01)
-    assert made.bytes_per_step_per_chip >= 2 * 4 * size**2
+    assert made.cost.argument_bytes == 4 * size**2  # the result takes the argument's place
+    assert made.hbm_bytes_per_chip == made.cost.argument_bytes + made.cost.temporary_bytes
+    assert made.cost.flops == pytest.approx(2 * size**3, rel=0.01)
+    assert made.cost.bytes_moved >= 2 * 4 * size**2
     assert made.collectives == {}
 
 
@@ -104,7 +105,10 @@ def fail_to_compile(message):
 def test_a_plan_that_does_not_fit_has_the_compilers_estimate(plan_for, used, needed):
     error = f"RESOURCE_EXHAUSTED: XLA:TPU compile ... Used {used} of 15.75G hbm. Exceeded ..."
     made = plan_for(fail_to_compile(error))
-    assert (made.fits, made.hbm_bytes_per_chip, made.argument_bytes) == (False, needed, None)
+    assert (made.hbm_bytes_per_chip, made.cost) == (needed, None)
+    figures = made.figures()
+    assert (figures["fits"], figures["hbm_bytes_per_chip"]) == (False, needed)
+    assert figures["argument_bytes"] is None
 
 
 def test_other_errors_of_the_compiler_are_raised(plan_for):
@@ -142,11 +146,16 @@ def test_the_command_writes_json(monkeypatch, tmp_path, capsys):
     assert calls == [("resnet_50_an_bn2", "v5e:4x4")]
     assert "nothing has been run on a TPU" in capsys.readouterr().out
     written = json.loads((tmp_path / "plan.json").read_text())
-    assert written["hbm_bytes_per_chip"] == 4 * GIB
-    assert written.keys() >= {
-        "flops_per_step_per_chip",
-        "bytes_per_step_per_chip",
-        "collectives",
-        "batch_per_chip",
-        "compile_seconds",
+    assert written == {
+        "topology": "v5e:4x4",
+        "num_chips": 16,
+        "batch_per_chip": 128,
+        "fits": True,
+        "hbm_bytes_per_chip": 4 * GIB,
+        "argument_bytes": GIB,
+        "temporary_bytes": 3 * GIB,
+        "flops_per_step_per_chip": 1.97e12,
+        "bytes_per_step_per_chip": 8.19e10,
+        "collectives": {},
+        "compile_seconds": 60.0,
     }

@@ -61,7 +61,7 @@ def test_sgd_is_pytorchs():
     "name", ["mixup_lam0.3_ls0.1", "mixup_lam0.75_ls0.0", "mixup_lam1.0_ls0.1"]
 )
 def test_mixup(name):
-    """Pixels to the last bit, as the input pipeline of the reference stored them."""
+    """Mixed pixels equal, bit for bit, those that the reference's input pipeline stores."""
     golden = RECIPE[name]
     images = np.moveaxis(np.array(golden["images_uint8"], np.uint8), 1, -1)
     targets = smooth_targets(
@@ -75,7 +75,7 @@ def test_mixup(name):
 
 
 def test_mixup_rounds_ties_to_even():
-    """Shares that make many sums of exactly one half, which a fused multiply-add would miss."""
+    """Mixup rounds sums that end in exactly one half to even; a fused multiply-add would not."""
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
     mix = jax.jit(mixup)
     for lam in np.arange(21, dtype=np.float32) / 20:
@@ -98,7 +98,7 @@ def test_plain_targets_are_the_labels():
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("model", an_jax.list_models())
 def test_every_model_has_a_configuration(recipe, model):
-    """On the 8 devices of the publications; the peak of the learning rate is theirs."""
+    """Each configuration is valid on the papers' 8 devices and has their peak learning rate."""
     config = RECIPES[recipe].get_config(model)
     check_config(config, num_devices=8)
     assert config.model == model
@@ -148,7 +148,7 @@ def test_an_impossible_configuration_is_refused(changes, message):
 
 
 def test_a_configuration_needs_no_tensorflow():
-    """Nor torch nor orbax: `benchmark.py` and editors read it at once."""
+    """configs/ imports neither TensorFlow, PyTorch nor orbax."""
     code = "import sys; from configs import imagenet; imagenet.get_config(); "
     code += "print({'tensorflow', 'torch', 'orbax'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

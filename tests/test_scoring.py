@@ -128,7 +128,7 @@ def test_real_labels(evaluated, truth):
 
 
 def test_imagenet_o(evaluated, truth):
-    """AUPR, and the published accuracies, which use imagenet-a's classes."""
+    """Tests AUPR, and the published accuracies, which use imagenet-a's classes."""
     classes = subset("imagenet-o")
     labels, _, outside = truth("imagenet-o")
     _, inside = select_classes(truth, "imagenet-1k", classes)
@@ -223,7 +223,7 @@ def test_imagenet_c_with_the_model(tmp_path, small_checkpoint, archives, truth):
 
 
 def test_imagenet_c_without_the_extra_corruptions():
-    """They are not part of the benchmark."""
+    """imagenet-c is scored without its extra corruptions, or with those that are complete."""
     ranks = np.array([[3, 2, 1, 0, 5], [7, 1, 2, 3, 4]])
     one = Predictions(np.array([b"a", b"b"]), np.array([3, 4]), {ALL: ranks}, {})
     test_set = TEST_SETS["imagenet-c"]
@@ -249,7 +249,7 @@ def slow_distance(probabilities):
 
 
 def test_imagenet_p(evaluated, small_checkpoint, archives):
-    """Frames as PyAV decodes them, compared one by one."""
+    """Scores equal slow loops over the frames that PyAV decodes."""
     entry = entries(evaluated)["imagenet-p"]
     assert entry["n"] == fake_archives.VIDEOS * (9 * 31 + 41)
     assert list(entry["flip_probability"]) == list(PERTURBATIONS)

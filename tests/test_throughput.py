@@ -1,4 +1,4 @@
-"""Throughput: lack of memory, fair settings, figures and their formats. Never how fast."""
+"""Throughput: lack of memory, fair settings, figures and their formats."""
 
 import dataclasses
 import weakref
@@ -15,14 +15,16 @@ from an_jax.benchmark.out_of_memory import who_ran_out
 from an_jax.benchmark.programs import Program
 from an_jax.benchmark.pytorch import programs as torch_programs
 from an_jax.benchmark.pytorch.models import create_torch_model
-from an_jax.benchmark.throughput import Settings, Step, Throughput, measure_model
+from an_jax.benchmark.throughput import Settings, StepTimes, Throughput, measure_model
 from an_jax.benchmark.throughput_report import csv_text, describe
 from an_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 SETTINGS = Settings("infer", 4, None, "float32", False, False, 1, 0.0, None)
-STEP = Step(step_time=207.36, step_time_range=(200.0, 210.0), compile_seconds=10.0, memory_gib=2.0)
+STEP = StepTimes(
+    step_time=207.36, step_time_range=(200.0, 210.0), compile_seconds=10.0, memory_gib=2.0
+)
 RESULT = Throughput(
     **vars(STEP),
     **{"model": "resnet_50_bn", "mode": "infer", "dtype": "float32", "img_size": 224},
@@ -146,7 +148,7 @@ def test_a_mode_has_its_programs(monkeypatch, mode):
     settings = dataclasses.replace(SETTINGS, mode=mode, against_torch=True, torch_compile=True)
     result = measure_model("resnet_20_bn", settings, print)
     arguments = ("resnet_20_bn", 4, 16, "float32")
-    torchs = [("torch", arguments, {"compiled": compiled}) for compiled in (False, True)]
+    torchs = [("torch", arguments, {"use_compile": value}) for value in (False, True)]
     assert built == [("jax", arguments, {}), *torchs]
     assert result.torch.keys() == {"eager", "compile"}
     operations = {"infer": 2, "train": 6}[mode]
@@ -154,8 +156,8 @@ def test_a_mode_has_its_programs(monkeypatch, mode):
 
 
 def test_torch_compile_that_fails_is_left_out(monkeypatch, no_op):
-    def eager_only(*arguments, compiled):
-        if compiled:
+    def eager_only(*arguments, use_compile):
+        if use_compile:
             raise RuntimeError("no C++ compiler")
         return Program(do_nothing, None, None)
 
@@ -167,7 +169,7 @@ def test_torch_compile_that_fails_is_left_out(monkeypatch, no_op):
     assert "torch.compile failed, only eager PyTorch is compared: no C++ compiler" in lines[0]
 
 
-def test_utilisation_is_relative_to_the_chips_peak(monkeypatch, no_op):
+def test_utilization_is_relative_to_the_chips_peak(monkeypatch, no_op):
     assert measure_model("resnet_20_bn", SETTINGS, print).utilization is None
     monkeypatch.setitem(PEAK_FLOPS, jax.devices()[0].device_kind, 1e12)
     result = measure_model("resnet_20_bn", SETTINGS, print)
@@ -183,7 +185,7 @@ def test_a_profile_is_written(tmp_path, no_op):
 @pytest.mark.parametrize(("precision", "tf32"), [(None, True), ("highest", False)])
 def test_pytorch_computes_as_exactly_as_jax(precision, tf32):
     with jax.default_matmul_precision(precision):
-        torch_programs.inference("resnet_20_bn", 1, 16, "float32", compiled=False)
+        torch_programs.inference("resnet_20_bn", 1, 16, "float32", use_compile=False)
         described = torch_programs.describe()["torch_tf32"]
     assert described == ("allowed" if tf32 else "forbidden")
     assert torch.backends.cuda.matmul.allow_tf32 == tf32
@@ -200,7 +202,7 @@ def test_pytorchs_training_step(monkeypatch, dtype):
         return models[-1]
 
     monkeypatch.setattr(torch_programs, "create_torch_model", create)
-    program = torch_programs.training("resnet_20_bn", 2, 16, dtype, compiled=False)
+    program = torch_programs.training("resnet_20_bn", 2, 16, dtype, use_compile=False)
     assert program.compile_seconds is None
     before = models[0].fc.weight.detach().clone()
     program.run(2)

@@ -123,7 +123,8 @@ def test_two_processes_are_preempted_and_one_goes_on_and_is_killed(finished, tmp
 
 @pytest.mark.slow
 def test_killed_again_and_again(whole, tmp_path):
-    """Until that hits a save in the middle; it ends with the bits of a run in one piece."""
+    """A run that is killed repeatedly, once while it saves, ends with the same bits as an
+    uninterrupted run."""
     workdir = tmp_path / "run"
     for step in (3, 5, 7, 9, 11):
         process = start("train.py", *arguments(workdir, "--config.checkpoint_steps=1"))
@@ -133,7 +134,7 @@ def test_killed_again_and_again(whole, tmp_path):
         process.communicate()
         if is_saving(workdir):
             break
-    assert is_saving(workdir)  # that is, for ever: it was hit in the middle
+    assert is_saving(workdir)  # the kill left an incomplete checkpoint
     ((status, out, err),) = finish(
         start("train.py", *arguments(workdir, "--config.checkpoint_steps=1"))
     )
@@ -145,7 +146,8 @@ def test_killed_again_and_again(whole, tmp_path):
 
 @pytest.mark.slow
 def test_preempted(whole, tmp_path):
-    """SIGTERM in the middle of an epoch: saved there, a clean end, and nothing is lost."""
+    """SIGTERM in the middle of an epoch writes a checkpoint and exits with status 0. The resumed
+    run ends with the same bits as an uninterrupted one."""
     process = start("train.py", *arguments(tmp_path / "run"))
     wait_for(lambda: has_step(tmp_path / "run", 8), process)
     process.send_signal(signal.SIGTERM)
@@ -163,7 +165,7 @@ def test_preempted(whole, tmp_path):
 
 @pytest.mark.slow
 def test_preempted_during_validation(tmp_path):
-    """Nothing can be lost there: it ends at once, and the next start evaluates first."""
+    """SIGTERM during validation stops one process at once. The next start evaluates first."""
     own = arguments(tmp_path, "--config.eval_batch_size=8", "--config.num_epochs=2")
     process = start("train.py", *own)
     wait_for(lambda: (tmp_path / "checkpoints/6").exists(), process)
@@ -180,7 +182,8 @@ def test_preempted_during_validation(tmp_path):
 
 @pytest.mark.slow
 def test_full_disk(whole, tmp_path):
-    """No file may grow beyond what logs need: the checkpoint fails, the one before is kept."""
+    """With a file size limit that only logs stay below, the checkpoint fails and the one before it
+    is kept."""
     workdir = tmp_path / "run"
     shutil.copytree(whole, workdir)
     shutil.rmtree(workdir / "checkpoints/18")
@@ -205,8 +208,8 @@ def test_full_disk(whole, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes(whole, tmp_path):
-    """The losses are those of one process with all eight devices; one process reads what two
-    have written."""
+    """Two processes with four devices each have the same losses as one with eight. One process
+    reads the checkpoints that two have written."""
     found = finish(*start_two("train.py", *arguments(tmp_path / "run")))
     assert [status for status, *_ in found] == [0, 0], found
     assert "epoch   3/3" in found[0][1]
@@ -219,8 +222,8 @@ def test_two_processes(whole, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_are_preempted(whole, tmp_path):
-    """One of them hears SIGTERM: both save the same step and end; one process goes on alone, and
-    the losses of both parts are those of one process."""
+    """After SIGTERM to one of two processes, both save the same step and exit. One process resumes
+    the run, whose losses are the same as those of one process throughout."""
     processes = start_two("train.py", *arguments(tmp_path / "run"))
     wait_for(lambda: has_step(tmp_path / "run", 4), processes[0])
     processes[1].send_signal(signal.SIGTERM)

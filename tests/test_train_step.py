@@ -139,7 +139,7 @@ def test_the_step_compiles_once_and_returns_the_state():
 
 
 def test_a_non_finite_update_makes_the_loss_nan():
-    """Also where the loss itself is finite, so that the update is not saved."""
+    """A finite loss with an infinite update is reported as NaN, so that the update is not saved."""
     rates = optimizer.sgd(lambda count: jnp.where(count == 1, jnp.inf, 0.1), 0.9, 0.0)
     losses, _, _ = run_steps(num_steps=2, optimizer=rates)
     assert np.isfinite(losses).tolist() == [True, False]
@@ -155,7 +155,7 @@ def test_bfloat16_keeps_its_state_in_float32():
 
 
 def test_devices_exchange_float32():
-    """An average of gradients in bfloat16 over many devices would lose precision."""
+    """Gradients are averaged over devices in float32; bfloat16 would lose precision."""
     split = functional.split(zoo.abstract_model("resnet_20_an_bn1", dtype=jnp.bfloat16))
     step = make_train_step(
         split.definition, SGD, parallel.make_mesh(2), zoo.Preprocessing(), 1000, mixup_alpha=0.2

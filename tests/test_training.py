@@ -43,7 +43,8 @@ def test_a_run_writes_metrics_curves_and_the_best_model(finished):
 
 
 def test_lines_about_steps(finished):
-    """One per four steps, and one where an epoch ends. The epoch's metrics are their means."""
+    """steps.jsonl has a line for every four steps and at the end of each epoch. The metrics of an
+    epoch are the means of its lines."""
     lines = read_lines(finished / "steps.jsonl")
     assert [(s["epoch"], s["step"], s["steps"]) for s in lines] == [
         (1, 4, 4),
@@ -97,8 +98,8 @@ def interrupt_after(monkeypatch, last_step, signal_number=signal.SIGINT):
 
 
 def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, monkeypatch, capsys):
-    """By SIGTERM, which saves, and by Ctrl-C, which does not. The weights at the end have the same
-    bits as those of an uninterrupted run, and the log the same lines."""
+    """A run stopped by SIGTERM, which saves, and then by Ctrl-C, which does not, ends with the same
+    weights, bit for bit, and the same epochs in its log as an uninterrupted run."""
     workdir, steps, make = epath.Path(tmp_path / "run"), [], build.make_train_step
     changes = {"checkpoint_steps": 4, "log_steps": 2}  # these do not change the result
 
@@ -132,7 +133,8 @@ def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, m
 
 
 def test_killed_before_an_epoch_was_evaluated(finished, tmp_path, monkeypatch, capsys):
-    """The next start evaluates the epoch and does not train it again."""
+    """A run that is killed after an epoch's last step evaluates that epoch on its next start, and
+    does not train it again."""
     workdir = copy_after_first_epoch(finished, tmp_path)
     shutil.rmtree(workdir / "best")
     (workdir / "metrics.jsonl").unlink()
@@ -173,7 +175,7 @@ def test_log_lines_after_the_checkpoint_are_dropped(finished, tmp_path):
 
 
 def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
-    """At any of its writes; the next start succeeds."""
+    """A kill at any write of open_workdir leaves a directory from which the next start succeeds."""
     card = ModelCard("resnet_20_bn", 10, Preprocessing(), {})
     for die_at in (0, 1):
         workdir, count = epath.Path(tmp_path / str(die_at)), iter(range(9))
@@ -193,7 +195,8 @@ def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
 
 
 def test_corrupt_images_and_an_unwritable_picture_do_not_end_a_run(tmp_path, monkeypatch, capsys):
-    """Nor does a profile, which is written on the way."""
+    """Training continues after corrupt images and a failed write of curves.png. It also writes a
+    profile."""
     opened = loop.open_train_set("digits", "")
     encoded = list(opened.source.encoded)
     encoded[5], encoded[900] = SPOILT["text"], SPOILT["truncated_png"]
@@ -223,7 +226,8 @@ def test_a_run_that_saved_nothing_does_not_pin_its_configuration(tmp_path):
 
 
 def test_the_best_of_a_run_is_kept_beside_the_last(tmp_path):
-    """By either ranking, whatever comes after. The last two are kept for resuming."""
+    """The best checkpoint by val_top1 and the best by real_top1 are kept, and the last two for
+    resuming."""
     state, workdir = new_state(), epath.Path(tmp_path)
     scores = [(0.1, 0.3), (0.5, 0.2), (0.2, 0.9), (0.4, 0.1)]
     with TrainCheckpoints(workdir, keep=2) as checkpoints:
@@ -251,7 +255,7 @@ def open_imagenet(archives, tmp_path):
 
 
 def test_validation_with_real_labels(tmp_path, archives, monkeypatch):
-    """ReaL's accuracy is that of ReaL's labels, which belong to the images by name."""
+    """ReaL's accuracy uses ReaL's labels, which are matched to the images by file name."""
     seen = []
 
     def spy(classes, label_sets, k):
@@ -307,7 +311,7 @@ def test_metrics_of_an_epoch():
 
 
 def test_which_epoch_is_the_best():
-    """The later of two equal ones; by ReaL's labels, too."""
+    """An epoch is the best if it equals or exceeds all others by val_top1 or by real_top1."""
     epochs = [{"val_top1": 0.5, "real_top1": 0.6}, {"val_top1": 0.4, "real_top1": 0.7}]
     assert is_best({"val_top1": 0.1}, [])
     assert is_best({"val_top1": 0.5, "real_top1": 0.6, "val_top5": 0.1}, epochs)

@@ -36,7 +36,7 @@ def test_a_bad_configuration_stops_with_a_reason(tmp_path, changes, message):
 
 
 def test_a_loss_that_becomes_nan_is_not_saved(finished, tmp_path, monkeypatch):
-    """At a step after which a checkpoint is due; the error names the last good one."""
+    """A NaN loss is not saved, even if a checkpoint is due. The error names the last good one."""
     workdir = epath.Path(tmp_path / "run")
     shutil.copytree(finished, workdir)
     shutil.rmtree(workdir / "checkpoints/12")
@@ -109,7 +109,7 @@ def test_an_unwritable_workdir_is_refused(tmp_path):
 
 
 def test_a_disk_that_is_too_full_for_a_checkpoint(tmp_path, monkeypatch):
-    """The error comes before anything is written. The earlier checkpoint stays."""
+    """A lack of space is reported before anything is written. The earlier checkpoint stays."""
     state = new_state()
     with TrainCheckpoints(epath.Path(tmp_path), keep=2) as checkpoints:
         assert checkpoints.describe_last() == "no checkpoint is saved yet"

@@ -85,7 +85,7 @@ def test_output(runs, name):
 
 
 def test_results_equal_one_process(tmp_path, runs, directory, small_checkpoint, archives):
-    """The same counts as one process, for sets that no number of devices divides."""
+    """Two processes give the same results as one, also on sets that the devices do not divide."""
     arguments = ["--checkpoint", small_checkpoint, "--data_dir", archives, "--output_dir", tmp_path]
     assert run(*arguments, "--datasets", ",".join(DATASETS)) == 0
     found, expected = entries(directory / "out"), entries(tmp_path)
@@ -110,7 +110,7 @@ def test_output_that_cannot_be_written(runs):
 
 
 def test_different_data(runs):
-    """Numbers of two processes that read different images would belong to no set."""
+    """Processes that see different data stop with an error."""
     status, _, errors = runs["different"]
     assert status == [1, 1]
     assert all("process 1 does not see the same data as process 0" in err for err in errors)

@@ -5,6 +5,7 @@ import math
 import re
 import time
 from collections import Counter
+from typing import Any
 
 import jax
 import ml_collections
@@ -14,23 +15,39 @@ from an_jax.benchmark.tpu_compiler import lower_step, tpu_devices
 
 
 @dataclasses.dataclass(frozen=True)
+class StepCost:
+    """Figures of a step on one chip.
+
+    Attributes:
+        argument_bytes: state and batch.
+        temporary_bytes: activations and other temporaries.
+        flops: floating-point operations by the compiler's count.
+        bytes_moved: bytes moved to and from the chip's memory.
+    """
+
+    argument_bytes: int
+    temporary_bytes: int
+    flops: float
+    bytes_moved: float
+
+    def roofline_seconds(self, chip: Chip) -> float:
+        """Returns the least time of a step: the longer of computing and of moving data.
+
+        Exchange between chips is not included.
+        """
+        return max(self.flops / chip.flops, self.bytes_moved / chip.bandwidth)
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """Estimates of one training step.
-
-    The attributes from `argument_bytes` to `bytes_per_step_per_chip` are None if the step does
-    not fit, because the compiler then gives up.
 
     Attributes:
         topology: such as "v5e:4x4".
         num_chips: number of chips of the topology.
         batch_per_chip: images on a chip.
-        fits: whether the step fits into a chip's memory.
-        hbm_bytes_per_chip: memory that it needs on a chip: the sum of the next two, or the
-            compiler's figure if the step does not fit.
-        argument_bytes: state and batch.
-        temporary_bytes: activations and other temporaries.
-        flops_per_step_per_chip: floating-point operations by the compiler's count.
-        bytes_per_step_per_chip: bytes moved to and from a chip's memory.
+        hbm_bytes_per_chip: memory that the step needs on a chip, by the compiler's count.
+        cost: None if the step does not fit: the compiler then reports only the memory it needs.
         collectives: kind -> {"count", "bytes"} exchanged with other chips.
         compile_seconds: time to compile on this machine.
     """
@@ -38,12 +55,8 @@ class Plan:
     topology: str
     num_chips: int
     batch_per_chip: int
-    fits: bool
     hbm_bytes_per_chip: int
-    argument_bytes: int | None
-    temporary_bytes: int | None
-    flops_per_step_per_chip: float | None
-    bytes_per_step_per_chip: float | None
+    cost: StepCost | None
     collectives: dict[str, dict[str, int]]
     compile_seconds: float
 
@@ -52,14 +65,22 @@ class Plan:
         """The kind of chip."""
         return TPUS[self.topology.split(":")[0]]
 
-    @property
-    def roofline_seconds(self) -> float:
-        """The least time of a step that fits: the longer of computing and of moving data.
-
-        Exchange between chips is not included.
-        """
-        _, _, flops, moved = _figures(self)
-        return max(flops / self.chip.flops, moved / self.chip.bandwidth)
+    def figures(self) -> dict[str, Any]:
+        """Returns the figures for the JSON file, those of the cost as None if it is unknown."""
+        cost = self.cost
+        return {
+            "topology": self.topology,
+            "num_chips": self.num_chips,
+            "batch_per_chip": self.batch_per_chip,
+            "fits": cost is not None,
+            "hbm_bytes_per_chip": self.hbm_bytes_per_chip,
+            "argument_bytes": cost and cost.argument_bytes,
+            "temporary_bytes": cost and cost.temporary_bytes,
+            "flops_per_step_per_chip": cost and cost.flops,
+            "bytes_per_step_per_chip": cost and cost.bytes_moved,
+            "collectives": self.collectives,
+            "compile_seconds": self.compile_seconds,
+        }
 
 
 def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
@@ -84,7 +105,7 @@ def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
         if needed is None:
             raise
         seconds = time.perf_counter() - began
-        return Plan(*sizes, False, needed, None, None, None, None, {}, seconds)
+        return Plan(*sizes, needed, cost=None, collectives={}, compile_seconds=seconds)
     seconds = time.perf_counter() - began
     memory, cost, hlo = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
     assert memory, "the TPU compiler reports all three"
@@ -93,14 +114,11 @@ def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
     # The results reuse the state's memory.
     arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
     arguments -= memory.alias_size_in_bytes
+    temporaries = memory.temp_size_in_bytes
     return Plan(
         *sizes,
-        fits=True,
-        hbm_bytes_per_chip=arguments + memory.temp_size_in_bytes,
-        argument_bytes=arguments,
-        temporary_bytes=memory.temp_size_in_bytes,
-        flops_per_step_per_chip=cost["flops"],
-        bytes_per_step_per_chip=cost["bytes accessed"],
+        arguments + temporaries,
+        cost=StepCost(arguments, temporaries, cost["flops"], cost["bytes accessed"]),
         collectives=count_collectives(hlo),
         compile_seconds=seconds,
     )
@@ -145,40 +163,25 @@ def describe(plan: Plan) -> str:
     lines = [
         f"{plan.topology}: {plan.num_chips} chips, {plan.batch_per_chip} images on each; "
         f"compiled in {plan.compile_seconds:.0f} s; nothing has been run on a TPU",
-        f"fits: {memory}"
-        if plan.fits
-        else f"DOES NOT FIT: {memory}; choose a smaller batch_size or more chips",
     ]
-    if plan.fits:
-        lines += _describe_step(plan)
+    if plan.cost is None:
+        lines.append(f"DOES NOT FIT: {memory}; choose a smaller batch_size or more chips")
+    else:
+        lines += [f"fits: {memory}", *_describe_step(plan, plan.cost)]
     return "\n".join(lines)
 
 
-def _describe_step(plan: Plan) -> list[str]:
-    arguments, temporaries, flops, moved = _figures(plan)
-    seconds = plan.roofline_seconds
+def _describe_step(plan: Plan, cost: StepCost) -> list[str]:
+    seconds = cost.roofline_seconds(plan.chip)
     exchanged = [
         f"  {kind}: {total['count']} of {total['bytes'] / 1e6:.1f} MB together"
         for kind, total in plan.collectives.items()
     ]
     return [
-        f"  state and batch {arguments / GIB:.2f} GiB, temporaries {temporaries / GIB:.2f} GiB",
-        f"a step: {flops / 1e12:.3f} TFLOP, {moved / 1e9:.2f} GB moved a chip",
+        f"  state and batch {cost.argument_bytes / GIB:.2f} GiB, "
+        f"temporaries {cost.temporary_bytes / GIB:.2f} GiB",
+        f"a step: {cost.flops / 1e12:.3f} TFLOP, {cost.bytes_moved / 1e9:.2f} GB moved a chip",
         f"roofline: at least {1000 * seconds:.1f} ms a step, at most "
         f"{plan.batch_per_chip / seconds:.0f} img/s a chip, without exchange between chips",
         *exchanged,
     ]
-
-
-def _figures(plan: Plan) -> tuple[int, int, float, float]:
-    """Returns the figures that a plan has if its step fits."""
-    assert plan.argument_bytes is not None
-    assert plan.temporary_bytes is not None
-    assert plan.flops_per_step_per_chip is not None
-    assert plan.bytes_per_step_per_chip is not None
-    return (
-        plan.argument_bytes,
-        plan.temporary_bytes,
-        plan.flops_per_step_per_chip,
-        plan.bytes_per_step_per_chip,
-    )

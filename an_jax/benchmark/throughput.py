@@ -48,7 +48,7 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class StepTimes:
     """Times of a step of one program.
 
     Attributes:
@@ -64,7 +64,7 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Throughput(Step):
+class Throughput(StepTimes):
     """Throughput of one model; the inherited attributes are those of the JAX program.
 
     Attributes:
@@ -92,7 +92,7 @@ class Throughput(Step):
     macts: float
     tflops: float
     utilization: float | None
-    torch: dict[str, Step]
+    torch: dict[str, StepTimes]
     ratio: float | None = None
     ratio_range: tuple[float, float] | None = None
 
@@ -103,7 +103,7 @@ def measure_model(name: str, settings: Settings, log: Log) -> Throughput:
     Args:
         name: model of the zoo.
         settings: see Settings.
-        log: receives a line where a setting could not be followed.
+        log: called with a line for each setting that could not be used.
 
     Raises:
         InputError: not even one image fits, or the model has no PyTorch counterpart.
@@ -152,7 +152,7 @@ def measure_model(name: str, settings: Settings, log: Log) -> Throughput:
 
 def _measure_steps(
     name: str, batch_size: int, size: int, settings: Settings, log: Log
-) -> tuple[dict[str, Step], dict[str, Any]]:
+) -> tuple[dict[str, StepTimes], dict[str, Any]]:
     """Returns the step of each program, and the ratio of JAX to the fastest of PyTorch."""
     build = programs.inference if settings.mode == "infer" else programs.training
     measured = {"jax": build(name, batch_size, size, settings.dtype)}
@@ -177,10 +177,10 @@ def _build_torch(
 
     build = torch_programs.inference if settings.mode == "infer" else torch_programs.training
     arguments = (name, batch_size, size, settings.dtype)
-    built = {"eager": build(*arguments, compiled=False)}
+    built = {"eager": build(*arguments, use_compile=False)}
     if settings.torch_compile:
         try:
-            built["compile"] = build(*arguments, compiled=True)
+            built["compile"] = build(*arguments, use_compile=True)
         except Exception as error:  # torch.compile depends on compilers that a machine may lack
             if who_ran_out(error):
                 raise
@@ -189,8 +189,8 @@ def _build_torch(
     return built
 
 
-def _to_step(program: Program, times: Times) -> Step:
-    return Step(
+def _to_step(program: Program, times: Times) -> StepTimes:
+    return StepTimes(
         step_time=1e3 * times.median,
         step_time_range=(1e3 * times.least, 1e3 * times.largest),
         compile_seconds=program.compile_seconds,

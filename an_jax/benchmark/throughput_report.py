@@ -3,7 +3,7 @@
 import csv
 import io
 
-from an_jax.benchmark.throughput import Step, Throughput
+from an_jax.benchmark.throughput import StepTimes, Throughput
 
 
 def csv_text(results: list[Throughput]) -> str:
@@ -47,7 +47,7 @@ def describe(result: Throughput) -> str:
     return line
 
 
-def _describe_step(step: Step) -> str:
+def _describe_step(step: StepTimes) -> str:
     least, largest = step.step_time_range
     text = f"{step.step_time:.2f} ms a step ({least:.2f} to {largest:.2f})"
     if step.compile_seconds is not None:

@@ -22,14 +22,17 @@ class Times:
 
     @property
     def median(self) -> float:
+        """The median over the turns."""
         return statistics.median(self.turns)
 
     @property
     def least(self) -> float:
+        """The time in the fastest turn."""
         return min(self.turns)
 
     @property
     def largest(self) -> float:
+        """The time in the slowest turn."""
         return max(self.turns)
 
 

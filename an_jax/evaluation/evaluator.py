@@ -37,7 +37,7 @@ class Counts(NamedTuple):
     failed: jax.Array
 
 
-class Step(NamedTuple):
+class DispatchedStep(NamedTuple):
     """A dispatched step: its counts and, for every image and label space, what Predictions hold.
 
     Attributes:
@@ -83,15 +83,15 @@ class Evaluator:
         preprocessing: Preprocessing,
         batch_size: int,
         mesh: Mesh,
-    ) -> None:
+    ):
         self._definition, self._preprocessing, self._mesh = definition, preprocessing, mesh
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._spaces = label_spaces(num_classes)
-        one, split = parallel.replicated(mesh), parallel.batched(mesh)
+        replicated, sharded = parallel.replicated(mesh), parallel.batched(mesh)
         self._step = jax.jit(
             self._eval_step,
-            in_shardings=(one, one, split, split, split),
-            out_shardings=(one, split, split),
+            in_shardings=(replicated, replicated, sharded, sharded, sharded),
+            out_shardings=(replicated, sharded, sharded),
         )
 
     def __call__(
@@ -158,7 +158,7 @@ class Evaluator:
         batch_stats: functional.Arrays,
         source: Source,
         is_cropped: bool,
-    ) -> Iterator[Step]:
+    ) -> Iterator[DispatchedStep]:
         """Dispatches the same number of steps on every process; does not wait for results."""
         preprocessing = self._preprocessing
         if is_cropped:
@@ -166,7 +166,7 @@ class Evaluator:
         for batch, error in lockstep_batches(source, self._batch_size, preprocessing):
             failed = np.full(len(batch["mask"]), error is not None)
             arrays = parallel.shard_batch((batch["image"], batch["mask"], failed), self._mesh)
-            yield Step(batch, error, *self._step(params, batch_stats, *arrays))
+            yield DispatchedStep(batch, error, *self._step(params, batch_stats, *arrays))
 
 
 def _delay(items: Iterable[T], count: int) -> Iterator[T]:
@@ -179,7 +179,7 @@ def _delay(items: Iterable[T], count: int) -> Iterator[T]:
     yield from queue
 
 
-def _check(step: Step, title: str) -> None:
+def _check(step: DispatchedStep, title: str) -> None:
     """Raises InputError on every process if any has failed or logits are not finite."""
     if step.counts.failed:
         raise step.error or InputError(f"{title}: stopped, since another process has failed")
@@ -190,8 +190,8 @@ def _check(step: Step, title: str) -> None:
         )
 
 
-def _local_predictions(step: Step) -> Predictions:
-    """The predictions for this process's images."""
+def _local_predictions(step: DispatchedStep) -> Predictions:
+    """Returns the predictions for this process's images."""
     classes, confidence = jax.tree.map(parallel.local_rows, (step.classes, step.confidence))
     batch = step.batch
     return Predictions(batch["filename"], batch["label"], classes, confidence).select(batch["mask"])

@@ -129,7 +129,7 @@ def open_inputs(checkpoints: dict[str, Path], settings: Settings) -> Inputs:
 
 
 def _open(checkpoints: dict[str, Path], settings: Settings) -> Inputs:
-    """Opens what is quick to check first."""
+    """Opens all inputs, the quickest to check first."""
     models = []
     for name, path in checkpoints.items():
         card = ModelCard.read(path)

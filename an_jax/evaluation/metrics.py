@@ -164,7 +164,7 @@ def relative_mean_corruption_error(
     )
 
 
-def flip_probability(top1: np.ndarray, noise: bool) -> float:
+def flip_probability(top1: np.ndarray, is_noise: bool) -> float:
     """ImageNet-P's flip probability (Hendrycks & Dietterich 2019).
 
     This is the probability that a frame's prediction differs from that of its reference frame. The
@@ -172,16 +172,16 @@ def flip_probability(top1: np.ndarray, noise: bool) -> float:
 
     Args:
         top1: int [videos, frames], the predicted class of each frame.
-        noise: whether the perturbation is a noise.
+        is_noise: whether the perturbation is a noise.
 
     Raises:
         ValueError: the shape is invalid, or there are fewer than two frames.
     """
-    reference, frame = _frame_pairs(top1, noise, ())
+    reference, frame = _frame_pairs(top1, is_noise, ())
     return float(np.mean(reference != frame))
 
 
-def top5_distance(top5: np.ndarray, noise: bool) -> float:
+def top5_distance(top5: np.ndarray, is_noise: bool) -> float:
     """ImageNet-P's top-5 distance, 0 to 15, not normalized (Hendrycks & Dietterich 2019).
 
     A frame's distance to its reference (see `flip_probability`) is sum_{i=1..5} |c(i) - c(s(i))|.
@@ -189,12 +189,12 @@ def top5_distance(top5: np.ndarray, noise: bool) -> float:
 
     Args:
         top5: int [videos, frames, 5], the predicted classes of each frame, best first.
-        noise: whether the perturbation is a noise.
+        is_noise: whether the perturbation is a noise.
 
     Raises:
         ValueError: the shape is invalid, or there are fewer than two frames.
     """
-    reference, frame = _frame_pairs(top5, noise, (5,))
+    reference, frame = _frame_pairs(top5, is_noise, (5,))
     is_same = reference[..., :, None] == frame[..., None, :]
     moved_to = np.where(is_same.any(-1), is_same.argmax(-1), 5)
     return float(np.mean(np.sum(np.abs(np.arange(5) - moved_to), axis=-1)))
@@ -242,11 +242,11 @@ def _sorted_pair(scores: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _frame_pairs(
-    predictions: np.ndarray, noise: bool, per_frame: tuple[int, ...]
+    predictions: np.ndarray, is_noise: bool, per_frame: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns reference frames [videos, 1 or frames - 1, *per_frame] and frames to compare."""
     predictions = np.asarray(predictions)
     videos, frames, *rest = predictions.shape
     if videos < 1 or frames < 2 or tuple(rest) != per_frame:
         raise ValueError(f"shape {predictions.shape}")
-    return predictions[:, :1] if noise else predictions[:, :-1], predictions[:, 1:]
+    return predictions[:, :1] if is_noise else predictions[:, :-1], predictions[:, 1:]

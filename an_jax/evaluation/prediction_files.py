@@ -15,7 +15,7 @@ from an_jax.errors import InputError
 from an_jax.evaluation.predictions import ALL, Predictions
 from an_jax.zoo import Preprocessing
 
-VERSION = 1  # raise it when the same weights and images give other predictions
+VERSION = 1  # increment when a code change alters predictions for the same inputs
 
 
 def predictions_directory(output_dir: Path, model: str) -> Path:

@@ -119,7 +119,7 @@ def gather(parts: list[Predictions], n: int) -> Predictions:
     def join(*arrays: np.ndarray) -> np.ndarray:
         return parallel.gather(np.concatenate(arrays), n)
 
-    # Processes can only exchange numbers, so file names travel as their bytes.
+    # `process_allgather` takes numeric arrays only, so file names are gathered as bytes.
     names = [np.asarray(part.filenames, np.bytes_) for part in parts]
     length = parallel.max_over_processes(max(array.dtype.itemsize for array in names))
     letters = [array.astype(f"S{length}").view(np.uint8).reshape(-1, length) for array in names]

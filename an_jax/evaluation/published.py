@@ -13,10 +13,16 @@ ROUNDING = 0.0005  # accuracies were published with three decimals
 # weights or preprocessing many more change.
 TOLERANCE = 0.001
 
-_HEADS = (
-    *("Model", "Test set", "Accuracy", "Measured", "Published", "Difference"),
-    *("95 % interval", "Verdict"),
-)
+_HEADS = [
+    "Model",
+    "Test set",
+    "Accuracy",
+    "Measured",
+    "Published",
+    "Difference",
+    "95 % interval",
+    "Verdict",
+]
 
 
 def check_comparable(models: Iterable[str], datasets: Collection[str]) -> None:
@@ -54,7 +60,7 @@ def compare_published(results: list[Result]) -> tuple[str, bool]:
             rows.append(_row(result, name, published))
     verdicts = [row[-1] for row in rows]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("ok", "differs", "partial"))
-    text = table(list(_HEADS), ["---"] * 3 + ["---:"] * 3 + [":---:", "---"], rows)
+    text = table(_HEADS, ["---"] * 3 + ["---:"] * 3 + [":---:", "---"], rows)
     text += (
         f"\n{counts}. A difference of up to {ROUNDING:g} (rounding) + {TOLERANCE:g} is ok; "
         "a partial set is not judged.\n"
@@ -68,14 +74,19 @@ def _row(result: Result, name: str, published: float) -> list[str]:
     low, high = wilson_interval(measured, result.n)
     if result.is_partial:
         verdict = "partial"
-    elif abs(difference) <= ROUNDING + TOLERANCE + 1e-9:  # binary fractions of decimal numbers
+    elif abs(difference) <= ROUNDING + TOLERANCE + 1e-9:  # 1e-9 allows for floating-point rounding
         verdict = "ok"
     else:
         verdict = "differs"
     return [
-        *(result.model, result.dataset, name.replace("top", "top-")),
-        *(f"{measured:.5f}", f"{published:.3f}", f"{difference:+z.5f}"),
-        *(f"{low:z.4f} to {high:.4f}", verdict),
+        result.model,
+        result.dataset,
+        name.replace("top", "top-"),
+        f"{measured:.5f}",
+        f"{published:.3f}",
+        f"{difference:+z.5f}",
+        f"{low:z.4f} to {high:.4f}",
+        verdict,
     ]
 
 

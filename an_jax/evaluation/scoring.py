@@ -83,9 +83,9 @@ def _out_of_distribution(
 ) -> tuple[int, Scores]:
     """AUPR of ImageNet-O as its authors define it, and the accuracies as published.
 
-    The published accuracies compare predictions over imagenet-a's classes with the class at the
-    same position in imagenet-a's list as the label has in imagenet-o's. They are near chance and
-    kept for comparison only.
+    The published accuracies use the logits of imagenet-a's classes; an image in the folder of
+    imagenet-o's i-th class gets imagenet-a's i-th class as label. They are near chance and serve
+    for comparison only.
     """
     assert test_set.classes is not None
     outside = load("imagenet-o")

@@ -115,7 +115,7 @@ def initial_weights(split: functional.Split, checkpoint: str, model: str) -> fun
         raise InputError(f"init_from: {checkpoint} holds a {card.model}, not a {model}")
     expected = functional.split(zoo.abstract_model(model, num_classes=card.num_classes))
     weights = restore_weights(checkpoint, expected.params, expected.batch_stats)
-    # On the host, from where `parallel.replicate` copies them to every device.
+    # NumPy arrays: `parallel.replicate` copies them to every device.
     restored = jax.tree.map(np.asarray, weights)
     params = {
         path: restored["params"][path] if expected.params[path].shape == new.shape else new

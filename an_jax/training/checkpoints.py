@@ -31,7 +31,7 @@ class TrainCheckpoints:
         keep: number of last checkpoints to keep.
     """
 
-    def __init__(self, workdir: epath.Path, keep: int) -> None:
+    def __init__(self, workdir: epath.Path, keep: int):
         self._last = ocp.CheckpointManager(
             workdir / STEPS,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),

@@ -10,9 +10,8 @@ def default_config() -> ml_collections.ConfigDict:
     """Returns the papers' recipe for ImageNet, with every field."""
     config = ml_collections.ConfigDict()
     config.model = ""  # one of an_jax.list_models()
-    config.init_from = (
-        ""  # checkpoint to fine-tune; its head is used if the number of classes is equal
-    )
+    # Checkpoint to fine-tune; its head is used if the number of classes is equal.
+    config.init_from = ""
 
     config.dataset = "imagenet"  # or "folder", "digits"
     config.data_dir = ""  # directory of the images; may be gs://

@@ -62,19 +62,19 @@ class RunLog:
     Args:
         workdir: the run's working directory.
         step: updates made so far.
-        writes: whether this process writes the files.
+        is_writer: whether this process writes the files.
 
     Raises:
         InputError: the directory cannot be written to.
     """
 
-    def __init__(self, workdir: epath.Path, step: int, *, writes: bool) -> None:
-        self._workdir, self._writes = workdir, writes
+    def __init__(self, workdir: epath.Path, step: int, *, is_writer: bool):
+        self._workdir, self._is_writer = workdir, is_writer
         self.epochs, self.steps = (
             [line for line in read_lines(workdir / name) if line["step"] <= step]
             for name in (EPOCHS, STEPS)
         )
-        if writes:
+        if is_writer:
             self._open(step)
 
     def _open(self, step: int) -> None:
@@ -105,7 +105,7 @@ class RunLog:
 
     def _add(self, lines: list[dict], name: str, prefix: str, line: dict) -> None:
         lines.append(line)
-        if not self._writes:
+        if not self._is_writer:
             return
         values = [
             tf.compat.v1.Summary.Value(tag=prefix + key, simple_value=value)

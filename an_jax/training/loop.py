@@ -93,8 +93,17 @@ def _run(
     state = checkpoints.restore_last(state)
     start = step = int(state.step)  # updates made
 
-    log = RunLog(workdir, step, writes=parallel.is_main_process())
-    say(describe_run(config, card, functional.count(state.params), mesh.size, steps, step))
+    log = RunLog(workdir, step, is_writer=parallel.is_main_process())
+    say(
+        describe_run(
+            config,
+            card,
+            num_params=functional.count(state.params),
+            num_devices=mesh.size,
+            steps_per_epoch=steps,
+            first_step=step,
+        )
+    )
     progress = progress_bar(
         config.num_epochs * steps * config.batch_size,
         workdir.name,
@@ -102,7 +111,12 @@ def _run(
         hidden=not parallel.is_main_process(),
     )
     watch = StepWatch(
-        log, progress, schedule, config.batch_size, config.log_steps, checkpoints.describe_last
+        log=log,
+        progress=progress,
+        schedule=schedule,
+        batch_size=config.batch_size,
+        log_steps=config.log_steps,
+        describe_last_checkpoint=checkpoints.describe_last,
     )
     profile = Profile(workdir / "profile", config.profile_steps, watch.drain)
 

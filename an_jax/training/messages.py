@@ -17,19 +17,29 @@ def say(text: str) -> None:
 def describe_run(
     config: ml_collections.ConfigDict,
     card: ModelCard,
+    *,
     num_params: int,
     num_devices: int,
-    steps: int,
-    step: int,
+    steps_per_epoch: int,
+    first_step: int,
 ) -> str:
-    """Returns the first line: `steps` in an epoch, resumed after `step` if that is above 0."""
+    """Returns the first line of the training log.
+
+    Args:
+        config: the configuration.
+        card: the model's card.
+        num_params: number of trained values.
+        num_devices: devices of all processes.
+        steps_per_epoch: updates in an epoch.
+        first_step: updates made before this start of the run; above 0 if it resumes.
+    """
     line = (
         f"{config.model}: {num_params / 1e6:.3f} M parameters; "
         f"{card.source['num_images']} images of {config.dataset}, {card.num_classes} classes; "
-        f"{config.num_epochs} epochs of {steps} steps of {config.batch_size} images on "
+        f"{config.num_epochs} epochs of {steps_per_epoch} steps of {config.batch_size} images on "
         f"{num_devices} device(s)"
     )
-    return f"{line}; resuming after step {step}" if step else line
+    return f"{line}; resuming after step {first_step}" if first_step else line
 
 
 def describe_epoch(metrics: dict, num_epochs: int, minutes_left: float) -> str:

@@ -26,7 +26,7 @@ def cosine_schedule(
     decay = (num_epochs - warmup_epochs) * steps_per_epoch
 
     def schedule(step: jax.Array | int) -> jax.Array | np.ndarray | float:
-        # On the host this is NumPy: optax's schedules would wait for the device.
+        # For an int, computes on the host with NumPy: an optax schedule would block on the device.
         xp = np if isinstance(step, int) else jnp
         rise = peak / 100 * (1 + 99 * step / max(warmup, 1))
         cosine = (1 + xp.cos(xp.pi * (step - warmup) / decay)) / 2

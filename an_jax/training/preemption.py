@@ -46,7 +46,10 @@ class Preemption:
 
     @contextlib.contextmanager
     def stopping_at_once(self) -> Iterator[None]:
-        """Makes SIGTERM raise Preempted at once, while everything is saved; one process only."""
+        """Makes SIGTERM raise Preempted immediately (one process only).
+
+        Use it when everything is saved.
+        """
         self._stops_at_once = True
         try:
             if self._is_requested:

@@ -8,7 +8,7 @@ from etils import epath
 
 from an_jax.training.messages import say
 
-FIRST_STEP = 10  # of this start; by then compilation and the pipeline's start are over
+FIRST_STEP = 10  # counted from this start of the run; skips compilation and pipeline warm-up
 
 
 class Profile:
@@ -22,9 +22,7 @@ class Profile:
         wait_for_device: returns when the device has computed all dispatched steps.
     """
 
-    def __init__(
-        self, directory: epath.Path, num_steps: int, wait_for_device: Callable[[], None]
-    ) -> None:
+    def __init__(self, directory: epath.Path, num_steps: int, wait_for_device: Callable[[], None]):
         self._directory, self._num_steps = directory, num_steps
         self._wait_for_device = wait_for_device
         self._is_tracing = False

@@ -37,7 +37,7 @@ class Metrics(NamedTuple):
 
     Attributes:
         loss: mean cross entropy.
-        top1: share of the images whose largest logit is at the most probable target, in [0, 1].
+        top1: top-1 accuracy against the most probable target, in [0, 1].
     """
 
     loss: jax.Array

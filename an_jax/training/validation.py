@@ -30,7 +30,7 @@ class Validation:
         train_set: TrainSet,
         batch_size: int,
         mesh: jax.sharding.Mesh,
-    ) -> None:
+    ):
         self._source, self._real_labels = train_set.val_source, train_set.real_labels
         self._evaluator = Evaluator(
             definition, card.num_classes, card.preprocessing, batch_size, mesh

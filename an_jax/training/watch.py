@@ -16,7 +16,7 @@ from an_jax.training.log import RunLog
 from an_jax.training.step import Metrics
 
 
-class Step(NamedTuple):
+class LoggedStep(NamedTuple):
     """A step that the device has computed."""
 
     epoch: int
@@ -39,18 +39,19 @@ class StepWatch:
 
     def __init__(
         self,
+        *,
         log: RunLog,
         progress: tqdm,
         schedule: optax.Schedule,
         batch_size: int,
         log_steps: int,
         describe_last_checkpoint: Callable[[], str],
-    ) -> None:
+    ):
         self._log, self._progress, self._schedule = log, progress, schedule
         self._batch_size, self._log_steps = batch_size, log_steps
         self._describe_last_checkpoint = describe_last_checkpoint
         self._dispatched: deque[tuple[int, int, Metrics]] = deque()
-        self._window: list[Step] = []  # the steps of the next line
+        self._window: list[LoggedStep] = []  # the steps of the next line
         self._window_began: tuple[float, int] | None = None  # at this time, after this step
         self._skipped = 0
 
@@ -92,7 +93,7 @@ class StepWatch:
                 f"{self._describe_last_checkpoint()}"
             )
         self._window_began = self._window_began or (time.perf_counter(), step)
-        self._window.append(Step(epoch, step, loss, top1))
+        self._window.append(LoggedStep(epoch, step, loss, top1))
         rate = float(self._schedule(step - 1))
         self._progress.set_postfix(
             epoch=epoch, step=step, loss=f"{loss:.3f}", lr=f"{rate:.3g}", refresh=False

@@ -121,6 +121,7 @@ def _combine(kind: Kind, parts: list[torch.Tensor]) -> torch.Tensor:
 def create_aognet(
     widths: Sequence[int], depths: Sequence[int], *, attentive: bool, num_classes: int
 ) -> nn.Module:
+    """Creates an AOGNet; see an_jax/models/aognet.py for the arguments."""
     half = widths[0] // 2
     stem = nn.Sequential(
         conv_norm_relu(3, half, 3, 2),

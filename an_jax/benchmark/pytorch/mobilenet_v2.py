@@ -52,6 +52,7 @@ class InvertedResidual(nn.Module):
 
 
 def create_mobilenet_v2(*, attentive: bool, num_classes: int) -> nn.Module:
+    """Creates a MobileNetV2; see an_jax/models/mobilenet_v2.py for the arguments."""
     features = STEM_FEATURES
     network: dict[str, nn.Module] = {"stem": conv_norm_relu6(3, features, 3, 2)}
     for number, stage in enumerate(STAGES, start=1):

@@ -45,7 +45,7 @@ def describe() -> dict[str, str | int]:
 
 
 def inference(
-    name: str, batch_size: int, image_size: int, dtype: str, *, compiled: bool
+    name: str, batch_size: int, image_size: int, dtype: str, *, use_compile: bool
 ) -> Program:
     """Builds the counterpart of a model in evaluation mode, on images already normalized.
 
@@ -54,7 +54,7 @@ def inference(
         batch_size: images a step.
         image_size: side of the images, pixels.
         dtype: "float32", or "bfloat16" by autocast.
-        compiled: use torch.compile.
+        use_compile: whether to use torch.compile.
 
     Raises:
         InputError: see create_torch_model.
@@ -62,7 +62,7 @@ def inference(
     allocated = _allocated_bytes()
     model, images, _ = _create(name, batch_size, image_size)
     model.eval()
-    forward = _compile(model) if compiled else model
+    forward = _compile(model) if use_compile else model
 
     def run(n: int) -> None:
         with torch.inference_mode(), _precision(dtype):
@@ -70,17 +70,19 @@ def inference(
                 forward(images)
         _wait()
 
-    return _make_program(run, compiled, allocated)
+    return _make_program(run, use_compile, allocated)
 
 
-def training(name: str, batch_size: int, image_size: int, dtype: str, *, compiled: bool) -> Program:
+def training(
+    name: str, batch_size: int, image_size: int, dtype: str, *, use_compile: bool
+) -> Program:
     """Builds a training step with SGD; the arguments are those of `inference`."""
     allocated = _allocated_bytes()
     model, images, labels = _create(name, batch_size, image_size)
     optimizer = torch.optim.SGD(
         model.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY
     )
-    forward = _compile(model) if compiled else model
+    forward = _compile(model) if use_compile else model
 
     def run(n: int) -> None:
         for _ in range(n):
@@ -91,7 +93,7 @@ def training(name: str, batch_size: int, image_size: int, dtype: str, *, compile
             optimizer.step()
         _wait()
 
-    return _make_program(run, compiled, allocated)
+    return _make_program(run, use_compile, allocated)
 
 
 def _allows_tf32() -> bool:
@@ -132,7 +134,7 @@ def _allocated_bytes() -> int:
     return torch.cuda.memory_allocated() if DEVICE == "cuda" else 0
 
 
-def _make_program(run: Run, compiled: bool, allocated: int) -> Program:
+def _make_program(run: Run, use_compile: bool, allocated: int) -> Program:
     """Runs the first steps; `allocated` is the GPU memory in use before the model was created."""
     began = time.perf_counter()
     run(1)
@@ -142,4 +144,4 @@ def _make_program(run: Run, compiled: bool, allocated: int) -> Program:
         torch.cuda.reset_peak_memory_stats()
         run(1)  # the first step needed memory to compare algorithms
         memory = torch.cuda.max_memory_allocated() - allocated
-    return Program(run, seconds if compiled else None, memory)
+    return Program(run, seconds if use_compile else None, memory)

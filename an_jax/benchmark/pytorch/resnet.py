@@ -29,6 +29,8 @@ def create_resnet(
     squeeze_excite: Mapping[str, int] | None,
     num_classes: int,
 ) -> nn.Module:
+    """Creates a ResNet; see an_jax/models/resnet.py for the arguments."""
+
     def norm(stage: int, slot: str, features: int) -> nn.Module:
         return norm2d(features, num_mixtures[stage] if slot in attentive else None)
 
@@ -76,12 +78,12 @@ def _convolutions(block: Block, width: int, stride: int) -> list[tuple[int, int,
 
 
 def _shortcut(
-    in_features: int, out_features: int, stride: int, average: bool, norm: SlotNorm
+    in_features: int, out_features: int, stride: int, average_shortcut: bool, norm: SlotNorm
 ) -> nn.Module:
     if stride == 1 and in_features == out_features:
         return nn.Identity()
     layers: list[nn.Module] = []
-    if average and stride > 1:
+    if average_shortcut and stride > 1:
         layers.append(nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False))
         stride = 1
     conv = conv2d(in_features, out_features, 1, stride)
