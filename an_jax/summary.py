@@ -62,9 +62,9 @@ def _architecture(name: str) -> list[str]:
     """Returns an architecture's row: name, costs, and numbers of AN, BN and SE."""
     parts = summarize(name)
     params, macs, activations = _totals(parts)
-    mixtures = [k for part in parts for k in part.norms.values()]
-    num_bn, num_se = mixtures.count(None), sum(len(part.squeeze_excite) for part in parts)
-    counts = (len(mixtures) - num_bn, num_bn, num_se)
+    norms = [norm for part in parts for norm in part.norms.values()]
+    num_an = sum(isinstance(norm, int) for norm in norms)
+    counts = (num_an, norms.count("BN"), sum(len(part.squeeze_excite) for part in parts))
     costs = (f"{params:.3f}", f"{macs:.2f}", f"{activations:.2f}")
     return [name, *costs, *(str(count or "") for count in counts)]
 
@@ -93,12 +93,13 @@ def _totals(parts: list[Part]) -> tuple[float, float, float]:
 
 
 def _describe_norms(part: Part) -> str:
-    by_mixtures: dict[int | None, list[str]] = defaultdict(list)
-    for path, mixtures in part.norms.items():
-        by_mixtures[mixtures].append(path)
-    texts = [f"{len(by_mixtures.pop(None))} BN"] if None in by_mixtures else []
-    for mixtures, paths in by_mixtures.items():
-        texts.append(f"{len(paths)} AN (K = {mixtures}): {', '.join(compress(paths))}")
+    paths_by_norm: dict[int | str, list[str]] = defaultdict(list)
+    for path, norm in part.norms.items():
+        paths_by_norm[norm].append(path)
+    texts = [f"{len(paths_by_norm[norm])} {norm}" for norm in ("BN", "GN") if norm in paths_by_norm]
+    for norm, paths in paths_by_norm.items():
+        if isinstance(norm, int):
+            texts.append(f"{len(paths)} AN (K = {norm}): {', '.join(compress(paths))}")
     if part.squeeze_excite:
         places = ", ".join(compress(part.squeeze_excite))
         texts.append(f"{len(part.squeeze_excite)} SE: {places}")

@@ -74,7 +74,8 @@ def current_names(keys: Collection[str]) -> dict[str, str]:
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
         names[key] = name
-    # Attentive norms had the names of plain ones. Only they have mixture weights.
+    # The older release names AttentiveNorms like BatchNorms. Only AttentiveNorms have mixture
+    # weights.
     mixtures = {name for name in names.values() if name.endswith(".weight_")}
     origins: dict[str, str] = {}
     for key, name in names.items():

@@ -1,4 +1,4 @@
-"""Converts between PyTorch `.pth` files and checkpoints, exactly and whole or not at all."""
+"""Converts between PyTorch `.pth` files and checkpoints, exactly and atomically."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -90,7 +90,7 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], model: str | None = None) -
         zoo.get_architecture(model)
         candidates = [model]
     else:
-        candidates = [*zoo.ARCHITECTURES, *zoo.SMALL_ARCHITECTURES]
+        candidates = [*zoo.ARCHITECTURES, *zoo.OTHER_ARCHITECTURES]
     size = sum(not key.endswith(COUNTER) for key in shapes)
     matches = [
         name

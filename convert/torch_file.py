@@ -1,4 +1,7 @@
-"""Reads and writes `.pth` files. As untrusted input, they may hold only tensors and containers."""
+"""Reads and writes `.pth` files.
+
+Files are untrusted: only tensors and plain containers are unpickled.
+"""
 
 import io
 import pickletools
@@ -62,7 +65,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], str]:
 
 
 def write_state_dict(path: str | Path, tensors: dict[str, np.ndarray]) -> None:
-    """Writes a bare state dict, whole or not at all.
+    """Writes a bare state dict atomically.
 
     Raises:
         InputError: the file cannot be written.

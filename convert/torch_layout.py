@@ -16,7 +16,7 @@ from flax import nnx
 from an_jax import zoo
 from an_jax.models.aognet import AOGBlock, AOGNet
 from an_jax.models.densenet import DenseNet
-from an_jax.nn import AttentiveNorm, BatchNorm, Conv, SqueezeExcite
+from an_jax.nn import AttentiveNorm, BatchNorm, Conv, GroupNorm, SqueezeExcite
 
 COUNTER = "num_batches_tracked"
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -31,6 +31,7 @@ _LEAVES: dict[type[nnx.Module], dict[str, str]] = {
         "mean": "running_mean",
         "var": "running_var",
     },
+    GroupNorm: {"scale": "weight", "bias": "bias"},
     AttentiveNorm: {"weight": "weight_", "bias": "bias_"},
 }
 

@@ -6,10 +6,14 @@ import random
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 
 import an_jax
 from an_jax import zoo
 from an_jax.errors import InputError
+from an_jax.nn import Classifier, Conv, GroupNorm, global_avg_pool
+from an_jax.summary import describe
+from an_jax.zoo.cost import summarize
 from convert.__main__ import main
 from convert.aognet_v2 import current_names
 from convert.recognize import NUM_TENSORS, recognize
@@ -88,10 +92,42 @@ def test_recognize(name):
 
 def test_number_of_tensors():
     """A model that is missing in the table is built for every file."""
-    assert NUM_TENSORS.keys() == zoo.ARCHITECTURES.keys() | zoo.SMALL_ARCHITECTURES.keys()
+    assert NUM_TENSORS.keys() == zoo.ARCHITECTURES.keys() | zoo.OTHER_ARCHITECTURES.keys()
     for name in an_jax.list_models():
         tensors = [key for key in shapes(name) if not key.endswith("num_batches_tracked")]
         assert NUM_TENSORS[name] == len(tensors), name
+    for name in zoo.OTHER_ARCHITECTURES:
+        tensors = [tensor for tensor in torch_layout(name, 1000) if tensor.path]
+        assert NUM_TENSORS[name] == len(tensors), name
+
+
+class GroupNormNetwork(nnx.Module):
+    """A stem, and nothing but a GroupNorm as the only stage."""
+
+    def __init__(self, *, num_classes, dtype, rngs):
+        self.conv1 = Conv(3, 4, 3, padding=1, dtype=dtype, rngs=rngs)
+        self.layer1 = GroupNorm(4, 2, dtype=dtype)
+        self.fc = Classifier(4, num_classes, dtype=dtype, rngs=rngs)
+
+    def features(self, images):
+        x = self.conv1(images)
+        return [x, self.layer1(x)]
+
+    def __call__(self, images):
+        return self.fc(global_avg_pool(self.features(images)[-1]))
+
+
+def test_group_norm_is_converted_and_counted(monkeypatch):
+    architecture = zoo.Architecture(GroupNormNetwork, {}, zoo.Preprocessing(image_size=8))
+    monkeypatch.setitem(zoo.OTHER_ARCHITECTURES, "group_norm", architecture)
+    layout = torch_layout("group_norm", 10)
+    keys = ["conv1.weight", "layer1.weight", "layer1.bias", "fc.weight", "fc.bias"]
+    assert sorted(tensor.key for tensor in layout) == sorted(keys)
+    assert recognize({tensor.key: tensor.shape for tensor in layout}).model == "group_norm"
+    stem, stage, head = summarize("group_norm")
+    assert (stage.params, stage.macs, stage.norms) == (8, 2 * 8 * 8 * 4, {"layer1": "GN"})
+    assert (stem.norms, head.norms) == ({}, {})
+    assert "1 GN" in describe("group_norm")
 
 
 def test_nearest_model():
@@ -108,8 +144,9 @@ def test_nearest_model():
     )
 
 
-def test_unknown_architecture():
-    message = "the 6 tensors have 113 differences from the nearest model, resnet_20_bn;"
+def test_unknown_architecture(monkeypatch):
+    monkeypatch.setattr(zoo, "OTHER_ARCHITECTURES", {})
+    message = "the 6 tensors have 188 differences from the nearest model, resnet_34_bn;"
     with pytest.raises(InputError, match=f"unknown architecture: {message}"):
         recognize(dict.fromkeys("abcdef", (10, 64)))
 

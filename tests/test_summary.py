@@ -97,10 +97,10 @@ def test_parts_make_up_the_model(name):
         for path, array in params.items()
         if path.endswith(".weight")
     }
-    norms = {path: k for part in parts for path, k in part.norms.items()}
-    assert {path: k for path, k in norms.items() if k} == mixtures
+    norms = {path: norm for part in parts for path, norm in part.norms.items()}
+    assert {path: norm for path, norm in norms.items() if norm != "BN"} == mixtures
     plain = [path for path in params if path.endswith(".scale") and ".attention." not in path]
-    assert {path for path, k in norms.items() if k is None} == {p[:-6] for p in plain}
+    assert {path for path, norm in norms.items() if norm == "BN"} == {p[:-6] for p in plain}
     described = summary.compress(path for part in parts for path in part.norms)
     assert {p for pattern in described for p in expand(pattern)} == norms.keys()
 

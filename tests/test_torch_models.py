@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from an_jax import functional, zoo
-from an_jax.benchmark.pytorch.models import create_torch_model
+from an_jax.benchmark.pytorch.models import COUNTERPARTS, create_torch_model
 from an_jax.errors import InputError
 from convert.torch_layout import torch_layout
 from tests import reference
@@ -16,7 +16,9 @@ from tests.goldens import models, relative_error
 # One of each kind of block, of norm and of stem; the others run with the slow tests.
 FAST = {"resnet_34_se_bn1", "resnet_50_se_bn123", "resnet_50_an_all"}
 FAST_TRAINING = {"resnetv1d_50_an", "mobilenetv2_an", "aognet_12m_an"}
-COUNTERPARTS = [name for name in reference.MODELS if not name.startswith("densenet")]
+TWINS = [name for name in reference.MODELS if not name.startswith("densenet")]
+# Models that are not the papers' have no goldens.
+OTHERS = [name for name, a in zoo.OTHER_ARCHITECTURES.items() if a.network in COUNTERPARTS]
 DROPOUTS = (torch.nn.Dropout, torch.nn.Dropout2d)
 
 
@@ -34,7 +36,7 @@ def images(n, size, dtype=torch.float64):
     return torch.from_numpy(reference.images(n, size)).permute(0, 3, 1, 2).to(dtype)
 
 
-@models(fast=FAST, names=COUNTERPARTS)
+@models(fast=FAST, names=TWINS)
 def test_eval_logits(name, record_error):
     with torch.inference_mode():
         logits = load_twin(name).eval()(images(2, 96))
@@ -42,7 +44,7 @@ def test_eval_logits(name, record_error):
     assert record_error(error) <= 1e-6
 
 
-@models(fast=FAST_TRAINING, names=COUNTERPARTS)
+@models(fast=FAST_TRAINING, names=TWINS)
 def test_training(name, record_error):
     model, golden = load_twin(name).train(), reference.golden(name)
     for module in model.modules():
@@ -63,17 +65,18 @@ def test_training(name, record_error):
         assert abs(float(torch.cat(values).norm()) - l2) <= 1e-6 * l2
 
 
-@pytest.mark.parametrize("name", sorted(zoo.SMALL_ARCHITECTURES))
-def test_small_models_agree_with_jax(name):
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_models_agree_with_jax(name):
+    size = zoo.get_architecture(name).preprocessing.image_size
     model = create_torch_model(name, num_classes=10).eval()
     state = model.state_dict()
     definition, params, batch_stats = functional.split(zoo.abstract_model(name, num_classes=10))
     arrays = {t.path: t.from_torch(state[t.key].numpy()) for t in torch_layout(name, 10) if t.path}
     params, batch_stats = ({path: arrays[path] for path in kind} for kind in (params, batch_stats))
     apply_eval = jax.jit(functional.apply_eval, static_argnums=0)
-    expected = apply_eval(definition, params, batch_stats, reference.images(2, 16))
+    expected = apply_eval(definition, params, batch_stats, reference.images(2, size))
     with torch.inference_mode():
-        logits = model(images(2, 16, torch.float32))
+        logits = model(images(2, size, torch.float32))
     assert relative_error(logits, np.asarray(expected)) <= 1e-5
 
 

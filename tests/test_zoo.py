@@ -88,7 +88,9 @@ def test_list_models():
     assert len(names) == len(set(names)) == 29
 
 
-@pytest.mark.parametrize("name", [n for n in an_jax.list_models() if re.search(r"_bn\d", n)])
+@pytest.mark.parametrize(
+    "name", [n for n in zoo.ARCHITECTURES | zoo.OTHER_ARCHITECTURES if re.search(r"_bn\d", n)]
+)
 def test_slots_are_the_digits_of_the_name(name):
     kind, digits = re.fullmatch(r"resnet_\d+_(an|se)_bn(\d+)", name).groups()
     slots = {f"norm{digit}" for digit in digits}

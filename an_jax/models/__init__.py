@@ -1,1 +1,1 @@
-"""The networks. They know nothing of data, checkpoints or PyTorch."""
+"""The networks. They do not depend on data, checkpoints or PyTorch."""

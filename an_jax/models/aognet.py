@@ -130,9 +130,9 @@ class AOGBlock(nnx.Module):
                 raise ValueError(f"{features} channels do not divide into {stage.dim} primitives")
         for node in self.graph.bottom_up:
             features = node.width * out_features // stage.dim
-            taken = node.width * in_features // stage.dim
+            in_width = node.width * in_features // stage.dim
             operator = NodeOperator(
-                taken if node.kind is Kind.TERMINAL else features,
+                in_width if node.kind is Kind.TERMINAL else features,
                 features,
                 num_mixtures=num_mixtures if node.width == stage.dim else None,
                 dropout=stage.dropout,

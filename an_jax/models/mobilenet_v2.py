@@ -65,7 +65,7 @@ class InvertedResidual(nnx.Module):
         **options: Unpack[Options],
     ):
         hidden = in_features * expansion
-        # Drawn also where it is not used, as the seeds of all trained models expect.
+        # Created even if unused, so that a seed keeps giving the same initial weights.
         expand = conv_norm_relu6(in_features, hidden, 1, **options)
         depthwise = Sequential(
             [

@@ -137,7 +137,7 @@ def shortcut(
     in_features: int,
     out_features: int,
     stride: int,
-    average: bool,
+    average_shortcut: bool,
     slots: Slots,
     **options: Unpack[Options],
 ) -> Layer:
@@ -145,7 +145,7 @@ def shortcut(
     if stride == 1 and in_features == out_features:
         return identity
     layers: list[Layer] = []
-    if average and stride > 1:
+    if average_shortcut and stride > 1:
         layers.append(avg_pool_ceil)
         stride = 1
     layers.append(Conv(in_features, out_features, 1, stride=stride, **options))

@@ -54,13 +54,13 @@ class AttentiveNorm(nnx.Module):
         **options: Unpack[Options],
     ):
         dtype, rngs = options["dtype"], options["rngs"]
-        kept = at_least_float32(dtype)
+        param_dtype = at_least_float32(dtype)
         shape = (num_mixtures, num_features)
         if zero_init:
-            self.weight, self.bias = (nnx.Param(jnp.zeros(shape, kept)) for _ in range(2))
+            self.weight, self.bias = (nnx.Param(jnp.zeros(shape, param_dtype)) for _ in range(2))
         else:
-            self.weight = nnx.Param(1 + 0.1 * normal(rngs.params(), shape, kept))
-            self.bias = nnx.Param(0.1 * normal(rngs.params(), shape, kept))
+            self.weight = nnx.Param(1 + 0.1 * normal(rngs.params(), shape, param_dtype))
+            self.bias = nnx.Param(0.1 * normal(rngs.params(), shape, param_dtype))
         self.backbone: BatchNorm | GroupNorm
         if num_groups is None:
             self.backbone = BatchNorm(num_features, affine=False, dtype=dtype)
@@ -76,16 +76,16 @@ class AttentiveNorm(nnx.Module):
             num_mixtures,
             use_bias=False,
             kernel_init=kaiming_normal,
-            dtype=kept,
-            param_dtype=kept,
+            dtype=param_dtype,
+            param_dtype=param_dtype,
             precision=jax.lax.Precision.HIGHEST,
             rngs=rngs,
         )
         attention_norm: BatchNorm | GroupNorm
         if num_attention_groups is None:
-            attention_norm = BatchNorm(num_mixtures, dtype=kept)
+            attention_norm = BatchNorm(num_mixtures, dtype=param_dtype)
         else:
-            attention_norm = GroupNorm(num_mixtures, num_attention_groups, dtype=kept)
+            attention_norm = GroupNorm(num_mixtures, num_attention_groups, dtype=param_dtype)
         self.attention = Sequential([projection, attention_norm, hard_sigmoid])
         self.dtype = dtype
 

@@ -36,12 +36,12 @@ class BatchNorm(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs | None = None,
     ):
-        kept = at_least_float32(dtype)
+        param_dtype = at_least_float32(dtype)
         scale_init = jnp.zeros if zero_init else jnp.ones
-        self.scale = nnx.Param(scale_init(num_features, kept)) if affine else None
-        self.bias = nnx.Param(jnp.zeros(num_features, kept)) if affine else None
-        self.mean = nnx.BatchStat(jnp.zeros(num_features, kept))
-        self.var = nnx.BatchStat(jnp.ones(num_features, kept))
+        self.scale = nnx.Param(scale_init(num_features, param_dtype)) if affine else None
+        self.bias = nnx.Param(jnp.zeros(num_features, param_dtype)) if affine else None
+        self.mean = nnx.BatchStat(jnp.zeros(num_features, param_dtype))
+        self.var = nnx.BatchStat(jnp.ones(num_features, param_dtype))
         self.use_running_average = False
         self.axis_name: str | None = None
         self.dtype = dtype
@@ -108,9 +108,9 @@ class GroupNorm(nnx.Module):
     ):
         if num_features % num_groups:
             raise ValueError(f"{num_features} channels do not divide into {num_groups} groups")
-        kept = at_least_float32(dtype)
-        self.scale = nnx.Param(jnp.ones(num_features, kept)) if affine else None
-        self.bias = nnx.Param(jnp.zeros(num_features, kept)) if affine else None
+        param_dtype = at_least_float32(dtype)
+        self.scale = nnx.Param(jnp.ones(num_features, param_dtype)) if affine else None
+        self.bias = nnx.Param(jnp.zeros(num_features, param_dtype)) if affine else None
         self.num_groups, self.dtype = num_groups, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,10 +1,9 @@
 """Convolutions and their gradients in the forms that XLA computes fastest on CPUs, in NHWC.
 
-The arguments are those of convolution.convolve; `gradient` is the gradient by its output.
+`window` has the kernel's size; `gradient` is the gradient with respect to the convolution's output.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +12,11 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from an_jax.nn import taps
+from an_jax.nn.taps import Window
 
-# Images and pixels in a block that the gradient by a dense kernel sums over: they fit the caches.
+# Images and pixels of a block of the dense kernel's gradient: a block fits the caches.
 BLOCK_IMAGES = 16
 BLOCK_PIXELS = 4096
-
-
-class Window(NamedTuple):
-    """How a kernel moves over the image: stride and padding in pixels, and groups of channels."""
-
-    stride: int
-    padding: int
-    groups: int
 
 
 def pointwise(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
@@ -35,21 +27,19 @@ def pointwise(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 
 
 def depthwise(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
-    """Sum over the taps: XLA vectorizes it if the weight is multiplied before the tap is taken."""
-    size, stride, padding = kernel.shape[0], window.stride, window.padding
-    out_size = [(n + 2 * padding - size) // stride + 1 for n in x.shape[1:3]]
+    """Depthwise convolution as a sum over taps.
+
+    XLA vectorizes it if the weights multiply the image before it is sliced.
+    """
     wide, kernel = _widen(x, kernel)
-    parts = [
-        taps.gather(wide * kernel[tap][0], tap, out_size, stride, padding)
-        for tap in taps.taps(size)
-    ]
+    parts = [taps.gather(wide * kernel[tap][0], tap, window) for tap in taps.taps(window.size)]
     return taps.add(parts).astype(x.dtype)
 
 
 def depthwise_gradients(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
 ) -> tuple[jax.Array, jax.Array]:
-    """Gradients by x and by the kernel."""
+    """Gradients with respect to x and to the kernel."""
     return (
         _depthwise_input_gradient(x, kernel, gradient, window),
         _depthwise_kernel_gradient(x, kernel, gradient, window),
@@ -61,10 +51,9 @@ def _depthwise_input_gradient(
 ) -> jax.Array:
     """The transpose of the sum over the taps."""
     gradient, kernel = _widen(gradient, kernel)
-    in_size, stride, padding = x.shape[1:3], window.stride, window.padding
     parts = [
-        taps.scatter(gradient * kernel[tap][0], tap, in_size, stride, padding)
-        for tap in taps.taps(kernel.shape[0])
+        taps.scatter(gradient * kernel[tap][0], tap, x.shape[1:3], window)
+        for tap in taps.taps(window.size)
     ]
     return taps.add(parts).astype(x.dtype)
 
@@ -73,8 +62,8 @@ def _depthwise_kernel_gradient(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
 ) -> jax.Array:
     """Sums row by row, so that one row of all taps stays in the cache."""
-    size, stride = kernel.shape[0], window.stride
-    x, gradient = _widen(_pad(x, gradient, size, window), gradient)
+    size, stride, _ = window
+    x, gradient = _widen(_pad(x, gradient, window), gradient)
     n, height, width, _ = gradient.shape
 
     def add_row(i: jax.Array, totals: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -94,9 +83,9 @@ def _depthwise_kernel_gradient(
 def dense_kernel_gradient(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
 ) -> jax.Array:
-    """Gradient by the kernel of an ungrouped convolution: sums over blocks of images and rows."""
-    size, stride = kernel.shape[0], window.stride
-    x = _pad(x, gradient, size, window)
+    """Kernel gradient of an ungrouped convolution, summed over blocks of images and rows."""
+    size, stride, _ = window
+    x = _pad(x, gradient, window)
     n, height, width, _ = gradient.shape
     images = _largest_divisor(n, BLOCK_IMAGES)
     rows = _largest_divisor(height, BLOCK_PIXELS // (images * width))
@@ -104,15 +93,16 @@ def dense_kernel_gradient(
 
     def block_gradient(block: jax.Array) -> jax.Array:
         first, top = block // blocks_per_image * images, block % blocks_per_image * rows
-        part = lax.dynamic_slice_in_dim(gradient, first, images)
-        part = lax.dynamic_slice_in_dim(part, top, rows, axis=1)
-        seen = lax.dynamic_slice_in_dim(x, first, images)
-        seen = lax.dynamic_slice_in_dim(seen, top * stride, (rows - 1) * stride + size, axis=1)
-        # Images and channels change places. XLA uses its fast convolution in loops only if they are
-        # transposed here and not in dimension_numbers.
+        gradient_block = lax.dynamic_slice_in_dim(gradient, first, images)
+        gradient_block = lax.dynamic_slice_in_dim(gradient_block, top, rows, axis=1)
+        x_rows = (rows - 1) * stride + size
+        x_block = lax.dynamic_slice_in_dim(x, first, images)
+        x_block = lax.dynamic_slice_in_dim(x_block, top * stride, x_rows, axis=1)
+        # The batch and channel axes are swapped. In loops, XLA uses its fast convolution only if
+        # they are transposed here and not in dimension_numbers.
         return lax.conv_general_dilated(
-            seen.transpose(3, 1, 2, 0),
-            part.transpose(1, 2, 0, 3),
+            x_block.transpose(3, 1, 2, 0),
+            gradient_block.transpose(1, 2, 0, 3),
             window_strides=(1, 1),
             padding="VALID",
             rhs_dilation=(stride, stride),
@@ -133,9 +123,9 @@ def _widen(*arrays: jax.Array) -> Iterator[jax.Array]:
     return (a.astype(_sum_dtype(a.dtype)) for a in arrays)
 
 
-def _pad(x: jax.Array, gradient: jax.Array, size: int, window: Window) -> jax.Array:
+def _pad(x: jax.Array, gradient: jax.Array, window: Window) -> jax.Array:
     """Pads x with zeros, and crops the pixels that no window reaches."""
-    padding, stride = window.padding, window.stride
+    size, stride, padding = window
     ends = [
         (padding, (n_out - 1) * stride + size - padding - n, 0)
         for n, n_out in zip(x.shape[1:3], gradient.shape[1:3], strict=True)

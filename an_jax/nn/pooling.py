@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +11,7 @@ from jax import lax
 from an_jax.errors import InputError
 from an_jax.nn import taps
 from an_jax.nn.layers import at_least_float32
-
-
-class Window(NamedTuple):
-    """A square pooling window: side, stride and padding in pixels."""
-
-    size: int
-    stride: int
-    padding: int
+from an_jax.nn.taps import Window
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
@@ -70,9 +62,7 @@ def _native(x: jax.Array, window: Window) -> jax.Array:
 
 
 def _by_taps(x: jax.Array, window: Window) -> jax.Array:
-    size, stride, padding = window
-    out_size = [(n + 2 * padding - size) // stride + 1 for n in x.shape[1:3]]
-    values = (taps.gather(x, tap, out_size, stride, padding, -np.inf) for tap in taps.taps(size))
+    values = (taps.gather(x, tap, window, -np.inf) for tap in taps.taps(window.size))
     return functools.reduce(jnp.maximum, values)
 
 
@@ -81,21 +71,20 @@ def _native_gradient(x: jax.Array, y: jax.Array, gradient: jax.Array, window: Wi
 
 
 def _gradient_by_taps(x: jax.Array, y: jax.Array, gradient: jax.Array, window: Window) -> jax.Array:
-    """The gradient by x on CPUs, where the native form fills four arrays of indices."""
-    size, stride, padding = window
+    """Gradient with respect to x on CPUs, where XLA's own gradient fills four index arrays."""
 
     def first_maximum() -> jax.Array:
         """Returns the number of the tap that has the first maximum of each window."""
-        first = jnp.zeros(y.shape, np.min_scalar_type(size**2))
-        for number, tap in reversed(list(enumerate(taps.taps(size)))):
-            value = taps.gather(x, tap, y.shape[1:3], stride, padding, -np.inf)
+        first = jnp.zeros(y.shape, np.min_scalar_type(window.size**2))
+        for number, tap in reversed(list(enumerate(taps.taps(window.size)))):
+            value = taps.gather(x, tap, window, -np.inf)
             first = jnp.where((value == y) | jnp.isnan(value), first.dtype.type(number), first)
         return first
 
     first = _evaluate_once(first_maximum, jnp.sum(y[:1, 0, 0, 0]))
     return taps.add(
-        taps.scatter(jnp.where(first == number, gradient, 0), tap, x.shape[1:3], stride, padding)
-        for number, tap in enumerate(taps.taps(size))
+        taps.scatter(jnp.where(first == number, gradient, 0), tap, x.shape[1:3], window)
+        for number, tap in enumerate(taps.taps(window.size))
     )
 
 

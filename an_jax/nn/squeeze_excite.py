@@ -35,15 +35,15 @@ class SqueezeExcite(nnx.Module):
 
 
 def _linear(n_in: int, n_out: int, **options: Unpack[Options]) -> nnx.Linear:
-    kept = at_least_float32(options["dtype"])
+    param_dtype = at_least_float32(options["dtype"])
     return nnx.Linear(
         n_in,
         n_out,
         use_bias=False,
         # PyTorch's default: U(-1/sqrt(n_in), 1/sqrt(n_in)) has variance 1 / (3 n_in).
         kernel_init=nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-        dtype=kept,
-        param_dtype=kept,
+        dtype=param_dtype,
+        param_dtype=param_dtype,
         precision=jax.lax.Precision.HIGHEST,
         rngs=options["rngs"],
     )

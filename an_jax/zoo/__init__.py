@@ -3,7 +3,7 @@
 from an_jax.zoo.architectures import (
     ARCHITECTURES,
     INTERPOLATIONS,
-    SMALL_ARCHITECTURES,
+    OTHER_ARCHITECTURES,
     Architecture,
     Preprocessing,
     ShapeOnlyRngs,
@@ -16,7 +16,7 @@ from an_jax.zoo.architectures import (
 __all__ = [
     "ARCHITECTURES",
     "INTERPOLATIONS",
-    "SMALL_ARCHITECTURES",
+    "OTHER_ARCHITECTURES",
     "Architecture",
     "Preprocessing",
     "ShapeOnlyRngs",

@@ -71,8 +71,8 @@ _R101 = (Bottleneck, (3, 4, 23, 3))
 _A12 = ((32, 128, 256, 512, 824), (2, 2, 2, 1))
 _A40 = ((56, 224, 448, 896, 1400), (2, 2, 3, 1))
 
-# The models of the two papers. `attentive` has the slots with AN in place of BN (models/resnet.py):
-# "norm1" is the norm after a block's first convolution.
+# The models of the two papers; tests/fixtures has golden outputs of each. `attentive` has the slots
+# with AN in place of BN (models/resnet.py): "norm1" is the norm after a block's first convolution.
 ARCHITECTURES = {
     "aognet_12m_bn": _aognet(*_A12, attentive=False),
     "aognet_12m_an": _aognet(*_A12, attentive=True),
@@ -120,24 +120,25 @@ def _resnet_20(**arguments: Any) -> Architecture:
     return dataclasses.replace(architecture, preprocessing=preprocessing)
 
 
-# For images of 8 to 32 px (He et al., CVPR 2016, section 4.2). The demonstration uses them.
-SMALL_ARCHITECTURES = {
+# Models that are not the papers'. The small ResNets are for images of 8 to 32 px (He et al., CVPR
+# 2016, section 4.2); the demonstration uses them.
+OTHER_ARCHITECTURES = {
     "resnet_20_bn": _resnet_20(),
     "resnet_20_an_bn1": _resnet_20(attentive=("norm1",)),
 }
 
 
 def list_models() -> list[str]:
-    """Returns the sorted names of the papers' architectures.
+    """Returns the sorted names of the papers' 29 architectures.
 
-    `create_model` also accepts the names in `SMALL_ARCHITECTURES`.
+    `create_model` and `get_architecture` also accept the names in `OTHER_ARCHITECTURES`.
     """
     return sorted(ARCHITECTURES)
 
 
 def get_architecture(name: str) -> Architecture:
     """Returns an entry of the zoo. For an unknown name, raises InputError with the nearest ones."""
-    known = ARCHITECTURES | SMALL_ARCHITECTURES
+    known = ARCHITECTURES | OTHER_ARCHITECTURES
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
         raise InputError(
@@ -157,7 +158,7 @@ def create_model(
     """Returns a new model with the papers' random initialization, in training mode.
 
     Args:
-        name: a name in `list_models()` or `SMALL_ARCHITECTURES`.
+        name: a name in `list_models()` or `OTHER_ARCHITECTURES`.
         num_classes: number of logits.
         dtype: compute dtype: float32, bfloat16, or float64 (under jax_enable_x64). Parameters,
             statistics, attention and logits are at least float32.
