@@ -1,7 +1,5 @@
 """The lines that a run logs about its steps."""
 
-import itertools
-
 import numpy as np
 from tqdm import tqdm
 
@@ -19,16 +17,27 @@ class Log:
 
 def test_validation_does_not_count_as_the_steps_time(monkeypatch):
     """Steps of 4 images take a second each; between the second and the third an hour passes."""
-    clock = itertools.count()
-    monkeypatch.setattr(watch.time, "perf_counter", lambda: float(next(clock)))
+    clock = [0.0]
+
+    def perf_counter():
+        clock[0] += 1
+        return clock[0]
+
+    monkeypatch.setattr(watch.time, "perf_counter", perf_counter)
     log = Log()
-    steps = watch.StepWatch(log, tqdm(disable=True), lambda step: 0.1, 4, 2, str)
+    steps = watch.StepWatch(
+        log=log,
+        progress=tqdm(disable=True),
+        schedule=lambda step: 0.1,
+        batch_size=4,
+        log_steps=2,
+        describe_last_checkpoint=str,
+    )
     for step in (1, 2, 3, 4):
         steps.add(1, step, Metrics(np.float32(step), np.float32(0.5)))
         if step == 2:
             steps.drain()
-            clock = itertools.count(3600)
-            monkeypatch.setattr(watch.time, "perf_counter", lambda: float(next(clock)))
+            clock[0] = 3600.0
     steps.drain()
     assert [line["step"] for line in log.lines] == [2, 4]
     assert [line["loss"] for line in log.lines] == [1.5, 3.5]
