@@ -20,8 +20,8 @@ from etils import epath
 from flax import nnx
 from jax.typing import DTypeLike
 
-from an_jax import functional, zoo
-from an_jax.errors import InputError
+from an_jax import functional, parallel, zoo
+from an_jax.errors import InputError, one_line
 from an_jax.files import absolute, check_destination, replacing, write_atomically
 
 CARD, WEIGHTS, STEPS, BEST = "model.json", "weights", "checkpoints", "best"
@@ -121,10 +121,7 @@ def restore_weights(
     directory = _weights_directory(absolute(path))
     expected = {"params": params, "batch_stats": batch_stats}
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        expected,
-    )
+    target = parallel.abstract(expected, sharding)
     # Check before restoring: a restore that fails midway leaves threads behind that print errors,
     # and changed bytes may load as other weights.
     _check_digests(directory)
@@ -133,7 +130,7 @@ def restore_weights(
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(directory, target)
     except Exception as error:  # orbax and tensorstore raise many types for damaged files
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, limit=300)
         raise InputError(f"the weights in {directory} cannot be read: {reason}") from error
 
 
@@ -175,8 +172,8 @@ def _check_digests(weights: epath.Path) -> None:
         return
     if not set(digests.read_text().splitlines()) <= set(_digests(weights).splitlines()):
         raise InputError(
-            f"the files in {weights} are not those that were written (`sha256sum -c {DIGEST}` "
-            "lists them); convert or copy the checkpoint again"
+            f"{weights}: files have changed since they were written (`sha256sum -c {DIGEST}` lists "
+            "them). Convert or copy the checkpoint again"
         )
 
 
@@ -188,15 +185,15 @@ def save_checkpoint(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Writes a checkpoint whole or not at all.
+    """Writes a checkpoint atomically.
 
-    It is written beside its destination, read back, compared, and then renamed.
+    Writes it beside its destination, reads it back, compares, and then renames it.
 
     Raises:
         InputError: the destination exists and `overwrite` is not set, or it cannot be written.
     """
     arrays = {"params": params, "batch_stats": batch_stats}
-    check_destination(path, overwrite=overwrite, holds=WEIGHTS)
+    check_destination(path, overwrite=overwrite, required_entry=WEIGHTS)
     with replacing(path) as temporary:
         temporary.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:

@@ -16,6 +16,11 @@ class NotThereError(InputError):
     """A data set is missing altogether."""
 
 
+def one_line(error: Exception, limit: int | None = None) -> str:
+    """Returns an error's message on one line, cut off after `limit` characters."""
+    return " ".join(str(error).split())[:limit]
+
+
 def exit_status(command: Callable[[], int | None]) -> int:
     """Runs a command and returns its exit status.
 

@@ -29,14 +29,14 @@ def absolute(path: str | os.PathLike) -> epath.Path:
 
 
 def check_destination(
-    path: str | os.PathLike, *, overwrite: bool, holds: str | None = None
+    path: str | os.PathLike, *, overwrite: bool, required_entry: str | None = None
 ) -> None:
-    """Checks that `path` is free, or may be overwritten because it is of the kind to be written.
+    """Checks that `path` does not exist, or is an output of the same kind that may be overwritten.
 
     Args:
         path: the file or directory to be written.
         overwrite: whether it may be replaced.
-        holds: an entry that every directory of this kind has; None if a file is to be written.
+        required_entry: an entry that every directory of this kind has; None for a file.
 
     Raises:
         InputError: it exists and must not be replaced.
@@ -44,10 +44,12 @@ def check_destination(
     path = Path(path)
     if not path.exists():
         return
-    if holds is None and not path.is_file():
+    if required_entry is None and not path.is_file():
         raise InputError(f"{path} exists and is not a file; choose another destination")
-    if holds is not None and not (path / holds).exists():
-        raise InputError(f"{path} exists and has no {holds} in it; choose another destination")
+    if required_entry is not None and not (path / required_entry).exists():
+        raise InputError(
+            f"{path} exists and has no {required_entry} in it; choose another destination"
+        )
     if not overwrite:
         raise InputError(f"{path} exists already; give --overwrite to replace it")
 

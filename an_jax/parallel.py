@@ -1,8 +1,8 @@
 """Data parallelism over the devices of all processes.
 
 The mesh has two axes, (group, member), and batches are sharded over both. The devices of a group
-share normalization statistics in training. One axis would not do: `jax.shard_map` has no
-collectives over parts of an axis.
+share normalization statistics in training. Two axes are needed because `jax.shard_map` has no
+collectives over part of an axis.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from an_jax.errors import InputError
@@ -41,7 +41,7 @@ def initialize() -> None:
         if variable in os.environ
     }
     try:
-        # Bounds the wait for a process that failed alone.
+        # Limits how long the others wait at shutdown for a process that has failed.
         jax.distributed.initialize(**given, shutdown_timeout_seconds=60)
     except ValueError as error:
         if given or "coordinator_address" not in str(error):
@@ -58,7 +58,7 @@ def on_main_process(function: Callable[[], T]) -> T | None:
     """Calls a function on process 0 alone; returns its result there, and None elsewhere.
 
     Raises:
-        InputError, OSError: on process 0 what the function raised, on the others an InputError.
+        InputError, OSError: on process 0 the function's own error; on the others an InputError.
     """
     result: T | None = None
     error: Exception | None = None
@@ -121,6 +121,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batched(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of arrays split along their first axis: images and labels."""
     return NamedSharding(mesh, P(AXES))
+
+
+def abstract(tree: T, sharding: Sharding | None = None) -> T:
+    """Returns the shapes, dtypes and shardings of a tree of arrays.
+
+    Args:
+        tree: arrays, real or abstract.
+        sharding: sharding of the results; by default each array's own.
+    """
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=leaf.sharding if sharding is None else sharding
+        ),
+        tree,
+    )
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -41,7 +41,7 @@ def from_torch(
     Raises:
         InputError: the file is invalid, or the destination exists. Nothing is written.
     """
-    check_destination(destination, overwrite=overwrite, holds=WEIGHTS)
+    check_destination(destination, overwrite=overwrite, required_entry=WEIGHTS)
     tensors, description = read_state_dict(source)
     names = current_names(tensors)
     num_renamed = sum(old != new for old, new in names.items())

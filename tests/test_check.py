@@ -10,6 +10,7 @@ from an_jax.data.check import main
 from an_jax.data.sets.class_index import imagenet_wnids, subset
 from an_jax.data.sets.downloads import DOWNLOADS
 from an_jax.data.sets.image_sets import IMAGE_SETS
+from an_jax.data.sets.opening import find_folder
 from an_jax.data.sets.test_sets import TEST_SETS, expand_names
 from an_jax.data.tf_on_cpu import tf
 from tests.test_builders import IMAGES, inside, prepare, write_tar
@@ -65,7 +66,7 @@ def test_all_ok(tmp_path, check):
     test_sets = [TEST_SETS[name] for name in expand_names("all")]
     for name in {name for test_set in test_sets for name in test_set.image_sets}:
         image_set = IMAGE_SETS[name]
-        if image_set.find_folder(str(tmp_path)) is None:
+        if find_folder(image_set, str(tmp_path)) is None:
             put(tmp_path / name, image_set.label_of, "a.mp4" if image_set.num_frames else "a.JPEG")
     (tmp_path / "imagenet-1k/real.json").write_text(json.dumps(REAL))
     out = check("all", status=0)
@@ -80,7 +81,7 @@ def test_all_ok(tmp_path, check):
 
 
 def test_every_set_has_download_instructions():
-    on_disk = {name.split("/")[0] for name, s in IMAGE_SETS.items() if s.needs_data_dir}
+    on_disk = {name.split("/")[0] for name, s in IMAGE_SETS.items() if not s.in_memory}
     assert on_disk | {"real.json"} == DOWNLOADS.keys()
 
 
@@ -98,13 +99,13 @@ def test_all_missing(tmp_path, check):
     [
         (NUMBERS[1:], r"999 of 1,000 classes .* classes without images: 1 \(0\)"),
         ([f"{n:04}" for n in range(7)], r"7 of 1,000 classes .* 993 \(0007, 0008, 0009, ...\)"),
-        ([*NUMBERS, "0001"], "1001 folders: some are there twice"),
-        ([*NUMBERS[:-1], "0001"], r"1000 folders: some are there twice.* 1 \(999\)"),
+        ([*NUMBERS, "0001"], "1,001 folders for 1,000 classes: some classes have two"),
         (
-            [*NUMBERS, "n01440764"],
-            "none of the 1000 classes: n01440764. Expected folders such as 0",
+            [*NUMBERS[:-1], "0001"],
+            r"1,000 folders for 999 classes: some classes have two.* 1 \(999\)",
         ),
-        ([*NUMBERS, "1000"], "none of the 1000 classes: 1000. Expected folders such as 0"),
+        ([*NUMBERS, "n01440764"], r"1,000 classes \(n01440764\). Expected folders such as 0"),
+        ([*NUMBERS, "1000"], r"1,000 classes \(1000\). Expected folders such as 0"),
     ],
 )
 def test_v2(tmp_path, check, folders, problem):
@@ -119,15 +120,15 @@ def test_val(tmp_path, check):
     assert "val has no class folders: sort the images" in check("imagenet-1k")
     put(tmp_path / "imagenet-1k/val", [*WNIDS[4:], "tench"])
     out = check("imagenet-1k")
-    expected = "Expected folders such as n01440764 mend it, or remove it and get it again: get ILSV"
-    assert f"has folders that are none of the 1000 classes: tench. {expected}" in out
+    expected = "Expected folders such as n01440764 fix it, or remove it and get it again: get ILSV"
+    assert f"val: 1 folder is not among the 1,000 classes (tench). {expected}" in out
     (tmp_path / "imagenet-1k/val/tench").rename(tmp_path / "tench")
     (tmp_path / "imagenet-1k/val" / WNIDS[1]).mkdir()
     (tmp_path / "imagenet-1k/val" / WNIDS[9] / "b.JPEG").touch()
     out = check("imagenet-1k")
     assert "imagenet-1k partial 997 of 1,000 images 996 of 1,000 classes imagenet-1k/val" in out
     some = f"{WNIDS[0]}, {WNIDS[1]} (empty), {WNIDS[2]}, ..."
-    assert f" images missing: 3 classes without images: 4 ({some}) mend it, or remove" in out
+    assert f" images missing: 3 classes without images: 4 ({some}) fix it, or remove" in out
 
 
 def test_too_many_images(tmp_path, check):
@@ -135,7 +136,7 @@ def test_too_many_images(tmp_path, check):
     (tmp_path / "imagenet-a/imagenet-a" / wnids("imagenet-a")[0] / "b.png").touch()
     out = check("imagenet-a")
     assert "imagenet-a wrong 201 of 200 images 200 of 200 classes imagenet-a/imagenet-a ima" in out
-    assert "images too many: 1 mend" in out
+    assert "images too many: 1 fix" in out
 
 
 def test_another_subset(tmp_path, check):
@@ -143,7 +144,10 @@ def test_another_subset(tmp_path, check):
     put(tmp_path / "imagenet-r", [*wnids("imagenet-r"), "n00000000"])
     out = check("imagenet-a,imagenet-r")
     num_unknown = len({*wnids("imagenet-o")} - {*wnids("imagenet-a")})
-    assert re.search(rf", ... \({num_unknown} in all\).*; it looks like imagenet-o mend it", out)
+    assert re.search(
+        rf": {num_unknown} folders are not among .*, \.\.\.\).*; it looks like imagenet-o fix it",
+        out,
+    )
     assert out.count("it looks like") == 1
 
 
@@ -154,7 +158,7 @@ def test_corruptions(tmp_path, check):
     assert "imagenet-c wrong 3 of 1,000 images 1 of 100 classes 0 of 2 corruptions" in out
     assert "severities imagenet-c/fog/5: " in out
     assert "imagenet-c/fog/1: images missing: 99" in out
-    assert "... and 5 more such missing: snow mend it" in out
+    assert "... and 5 more such missing: snow fix it" in out
 
 
 def test_tfds(tmp_path, check):
@@ -185,7 +189,7 @@ def test_unreadable_folder(tmp_path, check, monkeypatch):
     put(tmp_path, ["imagenet-a"])
     monkeypatch.setattr(tf.io.gfile, "listdir", refuse)
     out = check("imagenet-a")
-    assert re.search("imagenet-a wrong .* permission denied mend", out)
+    assert re.search("imagenet-a wrong .* permission denied fix", out)
 
 
 def test_bad_arguments(tmp_path, check):

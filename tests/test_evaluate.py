@@ -304,7 +304,9 @@ def test_partial_set_is_refused(tmp_path, capsys, checkpoints, data_dir):
     arguments = ["--checkpoint", checkpoints, "--data_dir", data_dir, "--output_dir", tmp_path]
     assert run(*arguments) == 1
     line = capsys.readouterr().err
-    assert line.startswith("error: imagenet-1k has 30 images here, the whole set 50000")
+    assert line.startswith(
+        f"error: imagenet-1k in {data_dir}: 30 of 50,000 images. Pass --allow_partial"
+    )
     assert line.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

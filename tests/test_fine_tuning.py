@@ -48,7 +48,7 @@ def test_classes_are_the_sorted_folder_names(folder):
         (["train/a/x.jpg", "train/b/x.jpg"], "no val/ in .*: expected DATA/train/CLASS/IMAGE"),
         (["val/a/x.jpg"], "no train/ in"),
         (["train/a/x.jpg", "val/a/x.jpg"], r"has 1 class folder\(s\); training needs at least 2"),
-        (["train/a/x.jpg", "train/b/x.jpg", "val/c/x.jpg"], "folders that are none of the 2"),
+        (["train/a/x.jpg", "train/b/x.jpg", "val/c/x.jpg"], "1 folder is not among the 2"),
         (["train/a/x.txt", "train/b/x.txt", "val/a/x.jpg"], "train holds no images"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from an_jax.data.sets.class_index import imagenet_wnids, subset
-from an_jax.data.sets.image_sets import open_image_set
+from an_jax.data.sets.opening import open_image_set
 from an_jax.data.sets.real_labels import read_real_labels
 from an_jax.errors import InputError
 from tests.fake_archives import frames, jpeg, mp4

@@ -16,8 +16,8 @@ from an_jax.data.sets.image_sets import (
     EXTRA_CORRUPTIONS,
     PERTURBATIONS,
     SEVERITIES,
-    open_image_set,
 )
+from an_jax.data.sets.opening import open_image_set
 from an_jax.data.sets.test_sets import PUBLISHED, TEST_SETS, expand_names
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.predictions import ALL, Predictions

@@ -1,5 +1,6 @@
 """Opening image sets, and evaluation batches: no image is lost, repeated or out of order."""
 
+import dataclasses
 import io
 import itertools
 import shutil
@@ -13,7 +14,8 @@ from an_jax.data.eval_pipeline import eval_batches
 from an_jax.data.prepared import open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
-from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet, open_image_set
+from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet
+from an_jax.data.sets.opening import open_image_set
 from an_jax.data.sets.test_sets import TEST_SETS, expand_names
 from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
@@ -110,7 +112,7 @@ def test_unknown_folders_are_listed(tmp_path):
     put(tmp_path, f"imagenet-1k/val/{WNIDS[0]}/a.JPEG")
     put(tmp_path, "imagenet-1k/val/tench/a.JPEG")
     with pytest.raises(
-        InputError, match=r"has folders that are none of the 1000 classes: tench\. Expected"
+        InputError, match=r"1 folder is not among the 1,000 classes \(tench\)\. Expected"
     ):
         open_partial(tmp_path)
 
@@ -131,7 +133,7 @@ def test_nothing_there(tmp_path):
 
 def test_every_set_is_found_under_its_own_name():
     """Where the error of an absent set asks for it."""
-    on_disk = {name: s.places for name, s in IMAGE_SETS.items() if s.needs_data_dir}
+    on_disk = {name: s.places for name, s in IMAGE_SETS.items() if not s.in_memory}
     assert [name for name, places in on_disk.items() if name not in places] == []
 
 
@@ -139,6 +141,11 @@ def test_tables_agree_on_the_number_of_images():
     own = {name: t.num_images for name, t in TEST_SETS.items() if t.image_sets == (name,)}
     assert {"imagenet-1k", "imagenet-r", "digits"} <= own.keys()
     assert own == {name: IMAGE_SETS[name].num_images for name in own}
+
+
+def test_accuracy_of_several_image_sets_is_refused():
+    with pytest.raises(ValueError, match="'accuracy' scores one image set"):
+        dataclasses.replace(TEST_SETS["imagenet-sketch"], image_sets=("imagenet-1k", "imagenet-a"))
 
 
 def test_row_of_a_new_set(tmp_path, monkeypatch):
@@ -164,11 +171,18 @@ def test_archive_folder_inside_the_set_folder(tmp_path):
 
 def test_missing_images_are_counted(tmp_path):
     put(tmp_path, f"imagenet-1k/val/{WNIDS[0]}/a.JPEG")
-    with pytest.raises(
-        InputError, match=r"has 1 images here, the whole set 50000\. .*--allow_part"
-    ):
+    with pytest.raises(InputError, match=r": 1 of 50,000 images\. Pass --allow_partial"):
         open_image_set("imagenet-1k", str(tmp_path), False)
     assert len(open_partial(tmp_path)) == 1
+
+
+def test_surplus_images_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setitem(IMAGE_SETS, "imagenet-x", ImageSet(num_images=1, places=("imagenet-x",)))
+    put(tmp_path, f"imagenet-x/{WNIDS[0]}/a.JPEG")
+    put(tmp_path, f"imagenet-x/{WNIDS[0]}/b.JPEG")
+    with pytest.raises(InputError, match=r": 2 images, more than the 1 of .* Remove the surplus"):
+        open_image_set("imagenet-x", str(tmp_path), False)
+    assert len(open_image_set("imagenet-x", str(tmp_path), True)) == 2
 
 
 @pytest.fixture(scope="module")

@@ -133,8 +133,8 @@ def test_only_data_may_be_remote(tmp_path, capsys, small_checkpoint, place):
         (("imagenet-1k/real.json", b"[[1], [2]]"), "imagenet-1k-reassessed", "has 2 entries"),
         (("imagenet-1k/real.json", b"[[1]"), "imagenet-1k-reassessed", "is not valid JSON"),
         (("imagenet-1k/real.json", b"[[1000]" + b",[]" * 49_999 + b"]"), "published", "entry 1 is"),
-        (("imagenet-a/n01440764/x.jpg", b""), "imagenet-a", "none of the 200 classes"),
-        (("imagenetv2-topimages/1000/x.jpg", b""), "published", "none of the 1000 classes"),
+        (("imagenet-a/n01440764/x.jpg", b""), "imagenet-a", "not among the 200 classes"),
+        (("imagenetv2-topimages/1000/x.jpg", b""), "published", "not among the 1,000 classes"),
         (None, "imagenet-2k", "unknown test set 'imagenet-2k'; the nearest is imagenet"),
     ],
 )

@@ -260,7 +260,7 @@ def other_model(path):
 @pytest.mark.parametrize("spoil", [delete_all, delete_largest, truncate_largest, change_largest])
 def test_damaged_weights(spoil, damaged, noise):
     spoil(damaged)
-    with pytest.raises(InputError, match="are not those that were written"):
+    with pytest.raises(InputError, match="files have changed since they were written"):
         an_jax.load_model(damaged)
     settle()
     assert not noise

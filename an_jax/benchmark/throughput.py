@@ -13,7 +13,7 @@ from an_jax.benchmark.chips import GIB, PEAK_FLOPS
 from an_jax.benchmark.out_of_memory import free_memory, who_ran_out
 from an_jax.benchmark.programs import Program
 from an_jax.benchmark.timing import Times, measure, ratio
-from an_jax.errors import InputError
+from an_jax.errors import InputError, one_line
 from an_jax.zoo import cost
 
 PROFILED_STEPS = 3
@@ -184,7 +184,7 @@ def _build_torch(
         except Exception as error:  # torch.compile depends on compilers that a machine may lack
             if who_ran_out(error):
                 raise
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, limit=200)
             log(f"{name}: torch.compile failed, only eager PyTorch is compared: {reason}")
     return built
 

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 from collections.abc import Sequence
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +12,10 @@ from jax.experimental import topologies
 from an_jax import functional, parallel, zoo
 from an_jax.benchmark.chips import TPUS
 from an_jax.data.images.normalization import normalize_images
-from an_jax.errors import InputError
+from an_jax.errors import InputError, one_line
 from an_jax.training.config import check_config
 from an_jax.training.optimizer import cosine_schedule, sgd
 from an_jax.training.step import TrainState, init_state, make_train_step
-
-T = TypeVar("T")
 
 
 def disable_tpu_search() -> None:
@@ -53,7 +50,7 @@ def tpu_devices(topology: str) -> list[jax.Device]:
         options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
         return topologies.get_topology_desc(topology, platform="tpu", **options).devices
     except Exception as error:  # libtpu raises various errors for a wrong shape
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, limit=300)
         raise InputError(f"no topology {topology!r}: {reason}") from error
 
 
@@ -92,7 +89,7 @@ def lower_step(
     state = jax.eval_shape(make_state, split.params, split.batch_stats)
     shape = (config.batch_size, config.image_size, config.image_size, 3)
     return step.lower(
-        _with_sharding(state, parallel.replicated(mesh)),
+        parallel.abstract(state, parallel.replicated(mesh)),
         jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh)),
         jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=parallel.batched(mesh)),
     )
@@ -115,11 +112,4 @@ def lower_evaluation(
 
     shape = (config.eval_batch_size, config.image_size, config.image_size, 3)
     images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh))
-    return jax.jit(logits).lower(*_with_sharding(arrays, parallel.replicated(mesh)), images)
-
-
-def _with_sharding(tree: T, sharding: jax.sharding.Sharding) -> T:
-    """Returns the tree of abstract arrays with a sharding."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-    )
+    return jax.jit(logits).lower(*parallel.abstract(arrays, parallel.replicated(mesh)), images)

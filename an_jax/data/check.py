@@ -30,7 +30,7 @@ def check(test_sets: Sequence[str], data_dir: str) -> Iterator[Finding]:
 
 
 def report(test_sets: Sequence[str], data_dir: str) -> int:
-    """Prints the findings and how to mend them; returns 0 if all sets are ok, otherwise 1.
+    """Prints the findings and how to fix them; returns 0 if all sets are ok, otherwise 1.
 
     Raises:
         InputError: the directory does not exist.
@@ -44,7 +44,7 @@ def report(test_sets: Sequence[str], data_dir: str) -> int:
             continue
         status = 1
         if finding.status != "missing":  # the defective files would be read first again
-            print("    mend it, or remove it and get it again:")
+            print("    fix it, or remove it and get it again:")
         for line in download_instructions(finding.name, data_dir):
             print(f"    {line}")
     return status
@@ -53,7 +53,9 @@ def report(test_sets: Sequence[str], data_dir: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(
-        description="Lists which test sets a data directory holds, and how to get the others."
+        prog="python -m an_jax.data.check",
+        description="Reports which test sets are complete, what is wrong with the others, and how "
+        "to get them.",
     )
     parser.add_argument(
         "--data_dir", required=True, help="directory of the test sets; may be gs://"
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--datasets",
         default="all",
-        help='names separated by commas, "published" (eight sets) or "all" (%(default)s)',
+        help='names separated by commas, "published" (eight sets) or "all" (default: %(default)s)',
     )
     args = parser.parse_args(argv)
     return exit_status(lambda: report(expand_names(args.datasets), args.data_dir))

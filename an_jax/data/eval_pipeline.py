@@ -7,7 +7,7 @@ import numpy as np
 
 from an_jax import parallel
 from an_jax.data.images import cropping, decoding
-from an_jax.data.sets.image_sets import Source
+from an_jax.data.sets.opening import Source
 from an_jax.data.tf_on_cpu import tf, without_autotune
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing

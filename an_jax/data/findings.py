@@ -1,4 +1,4 @@
-"""What there is of a set, printed as one line and its problems."""
+"""The state of a set in a data directory: counts, status and problems."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ _MAX_PROBLEMS = 3  # printed of a group of image sets
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """How many there are of how many; `actual` is None if it is not known."""
+    """A count and its expected value; `actual` is None if unknown."""
 
     actual: int | None
     expected: int
@@ -22,7 +22,7 @@ class Count:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What there is of a set.
+    """The state of a set in a data directory: counts, status and problems.
 
     Attributes:
         name: name of the set.

@@ -30,8 +30,8 @@ def is_directory(*parts: str) -> bool:
 def has_folders(root: str) -> bool:
     """Whether a directory holds folders.
 
-    A flat folder has 50,000 files, and looking at one takes time on gs://: only the first 100
-    entries are tested.
+    Tests only the first 100 entries: each test is a slow request on gs://, and a flat folder has
+    50,000 files.
     """
     return any(is_directory(root, entry) for entry in list_directory(root)[:100])
 
@@ -54,10 +54,11 @@ def open_class_folders(
     entries = list_directory(root)
     unknown = [e for e in entries if e not in label_of and is_directory(root, e)]
     if unknown:
-        more = f", ... ({len(unknown)} in all)" if len(unknown) > 5 else ""
+        count = "1 folder is" if len(unknown) == 1 else f"{len(unknown):,} folders are"
+        examples = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         raise InputError(
-            f"{root} has folders that are none of the {len(set(label_of.values()))} classes: "
-            f"{', '.join(unknown[:5])}{more}. Expected folders such as {next(iter(label_of))}"
+            f"{root}: {count} not among the {len(set(label_of.values())):,} classes ({examples}). "
+            f"Expected folders such as {next(iter(label_of))}"
         )
     folders = [entry for entry in entries if entry in label_of]
     paths = [posixpath.join(root, folder) for folder in folders]

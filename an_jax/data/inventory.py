@@ -1,4 +1,4 @@
-"""What a data directory holds of each image set. Folders are listed; no image is read."""
+"""Compares a data directory with the table of image sets. Lists folders; reads no images."""
 
 import posixpath
 
@@ -7,7 +7,8 @@ from an_jax.data.folders import list_directory
 from an_jax.data.images.videos import VideoList
 from an_jax.data.sets import real_labels
 from an_jax.data.sets.class_index import SUBSETS, imagenet_wnids, subset
-from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet, open_image_set
+from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet
+from an_jax.data.sets.opening import find_folder, open_image_set
 from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.tf_on_cpu import tf
@@ -59,12 +60,15 @@ def _counts(
 
 
 def _check_classes(image_set: ImageSet, files: ImageList) -> list[str]:
-    """Reports class folders that are missing, empty, or there twice."""
+    """Reports class folders that are missing, empty or duplicated."""
     problems = []
     folders = {filename.split("/")[0] for filename in files.filenames}
     labels = {*files.labels.tolist()}
     if len(folders) > len(labels):
-        problems.append(f"{len(folders)} folders: some are there twice, as 1 and as 0001")
+        problems.append(
+            f"{len(folders):,} folders for {len(labels):,} classes: some classes have two folders, "
+            "such as 1 and 0001"
+        )
     missing = [folder for folder, label in image_set.label_of.items() if label not in labels]
     if image_set.is_named_by_label:
         are_padded = all(len(folder) == 4 for folder in folders)
@@ -80,7 +84,7 @@ def _check_classes(image_set: ImageSet, files: ImageList) -> list[str]:
 
 def _suggest_subset(name: str, data_dir: str) -> str:
     """Names the subset of 200 classes that the folders belong to, if it is another one."""
-    root = IMAGE_SETS[name].find_folder(data_dir) if name in SUBSETS else None
+    root = find_folder(IMAGE_SETS[name], data_dir) if name in SUBSETS else None
     if root is None:
         return ""
     try:
@@ -96,10 +100,10 @@ def inspect_real_labels(data_dir: str) -> Finding:
     """Looks for ReaL labels; those prepared by tfds are not read."""
     name = "real.json"
     try:
-        found = real_labels.find_real_labels(data_dir)
-        if isinstance(found, TfdsSplit):
-            num_entries, num_labelled = len(found), None
-            where = f"tfds {found.builder.info.full_name}"
+        labels_source = real_labels.find_real_labels(data_dir)
+        if isinstance(labels_source, TfdsSplit):
+            num_entries, num_labelled = len(labels_source), None
+            where = f"tfds {labels_source.builder.info.full_name}"
         else:
             labels = real_labels.read_real_labels(data_dir)
             num_entries, num_labelled = len(labels), sum(map(bool, labels))

@@ -76,8 +76,8 @@ class ImageList:
 
         Args:
             rng: determines the order.
-            batch_size: images in a batch of all processes together.
-            rows: the part of each batch that is this process's.
+            batch_size: global batch size.
+            rows: this process's slice of each batch.
             steps: which batches to read.
         """
         order = np.resize(rng.permutation(len(self)), (steps.stop, batch_size))

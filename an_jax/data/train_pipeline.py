@@ -70,13 +70,13 @@ def train_batches(
 
     Args:
         source: the training images.
-        batch_size: images in a batch of all processes together.
-        rows: the part of each batch that is this process's.
+        batch_size: global batch size.
+        rows: this process's slice of each batch.
         preprocessing: size and interpolation.
         augmentation: random changes of each image.
         seed, epoch: determine the order, and with the position in it every random change.
-        first_step: number of steps to leave out. Their images are not decoded, and those of a list
-            of files are not even read.
+        first_step: step to resume at. Images of earlier steps are not decoded; an ImageList does
+            not read them.
 
     Raises:
         InputError: a file cannot be read, or no image of a batch can be decoded.

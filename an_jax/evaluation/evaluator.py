@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from an_jax import functional, parallel
 from an_jax.data.eval_pipeline import Batch, lockstep_batches
 from an_jax.data.images.normalization import normalize_images
-from an_jax.data.sets.image_sets import Source
+from an_jax.data.sets.opening import Source
 from an_jax.errors import InputError
 from an_jax.evaluation.predictions import Predictions, gather, label_spaces
 from an_jax.progress import progress_bar

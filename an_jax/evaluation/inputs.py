@@ -9,7 +9,8 @@ from typing import Any
 from an_jax import parallel
 from an_jax.checkpoint import ModelCard, check_weights, is_checkpoint
 from an_jax.data.sets.alexnet_p import read_alexnet_p
-from an_jax.data.sets.image_sets import IMAGE_SETS, Source, open_image_set
+from an_jax.data.sets.image_sets import IMAGE_SETS
+from an_jax.data.sets.opening import Source, open_image_set
 from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sets.test_sets import TEST_SETS, TestSet
 from an_jax.data.sources import ImageList

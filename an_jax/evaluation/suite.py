@@ -8,7 +8,8 @@ from jax.sharding import Mesh
 
 from an_jax import functional, parallel
 from an_jax.checkpoint import load_model
-from an_jax.data.sets.image_sets import IMAGE_SETS, Source
+from an_jax.data.sets.image_sets import IMAGE_SETS
+from an_jax.data.sets.opening import Source
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.inputs import Inputs, Model, Settings
 from an_jax.evaluation.prediction_files import PredictionFiles, make_keys, predictions_directory

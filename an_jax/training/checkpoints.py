@@ -13,7 +13,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from an_jax import parallel
 from an_jax.checkpoint import BEST, RANKINGS, STEPS, WEIGHTS
-from an_jax.errors import InputError
+from an_jax.errors import InputError, one_line
 from an_jax.training.step import TrainState
 
 OPTIMIZER = "optimizer"
@@ -100,9 +100,7 @@ class TrainCheckpoints:
         step = self.last_step
         if step is None:
             return state
-        weights, optimizer = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), _items(state)
-        )
+        weights, optimizer = parallel.abstract(_items(state))
         args = {
             WEIGHTS: ocp.args.StandardRestore(weights),
             OPTIMIZER: ocp.args.StandardRestore(optimizer),
@@ -110,7 +108,7 @@ class TrainCheckpoints:
         try:
             restored = self._last.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax and tensorstore raise many types for damaged files
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error, limit=300)
             raise InputError(
                 f"{self._last.directory / str(step)} cannot be read: {reason}; "
                 "remove it to resume from an earlier step"
@@ -146,7 +144,7 @@ class TrainCheckpoints:
             yield
         except Exception as error:  # orbax and tensorstore raise many types for a full disk
             # The system's reason comes last.
-            reason = " ".join(str(error).split()).split(" [")[0].rpartition(": ")[2]
+            reason = one_line(error).split(" [")[0].rpartition(": ")[2]
             raise InputError(
                 f"cannot write to {self._last.directory.parent}: {reason}; "
                 f"{self.describe_last()}: make room, then run the same command again to resume"

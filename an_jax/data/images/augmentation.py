@@ -24,8 +24,8 @@ def draw(seed: tf.Tensor) -> dict[str, tf.Tensor]:
 def random_window(size: tf.Tensor, scale: tuple[float, float], u: tf.Tensor) -> tf.Tensor:
     """Returns the window of a RandomResizedCrop (Szegedy et al., 2015), as torchvision does.
 
-    The area is uniform in `scale`, the aspect ratio log-uniform in [3/4, 4/3]. The first of ten
-    tries that fits counts; otherwise the largest central part with a ratio within these bounds.
+    The area is uniform in `scale`, the aspect ratio log-uniform in [3/4, 4/3]. Uses the first of
+    ten tries that fits, otherwise the largest central crop with an allowed ratio.
 
     Args:
         size: int32 [..., 2], height and width of the images.

@@ -55,7 +55,7 @@ def plan_center_crop(size: tf.Tensor, resized: int, crop: int, interpolation: st
 
 
 def plan_resized_window(
-    size: tf.Tensor, window: tf.Tensor, side: int, mirrored: tf.Tensor, interpolation: str
+    size: tf.Tensor, window: tf.Tensor, side: int, is_mirrored: tf.Tensor, interpolation: str
 ) -> Plan:
     """Plans windows resized to a square, for training.
 
@@ -66,11 +66,11 @@ def plan_resized_window(
         size: height and width of the images, int32 [..., 2].
         window: top, left, height and width, int32 [..., 4].
         side: side of the results.
-        mirrored: which of them are flipped horizontally, bool [...].
+        is_mirrored: which of them are flipped horizontally, bool [...].
         interpolation: "bilinear" or "bicubic".
     """
     positions = tf.range(side)
-    across = tf.where(mirrored[..., None], positions[::-1], positions)
+    across = tf.where(is_mirrored[..., None], positions[::-1], positions)
     down = tf.broadcast_to(positions, tf.shape(across))
     rows, columns = (
         resizing_filter(

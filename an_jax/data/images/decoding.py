@@ -70,7 +70,7 @@ def _png_size(encoded: tf.Tensor) -> tf.Tensor:
     numbers = tf.cast(numbers, tf.int32)
     width, height = numbers[8:10], numbers[10:12]  # upper and lower half of each
     size = tf.stack([height[1], width[1]])
-    # A larger side may be damage, and cropping it would be planned before decoding shows that.
+    # A larger size may come from a damaged header: decode the image before planning a crop.
     is_small = tf.reduce_all(size > 0) & (width[0] + height[0] == 0)
     return tf.cond(
         tf.reduce_all(numbers[:8] == _PNG_START) & is_small,

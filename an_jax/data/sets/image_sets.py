@@ -1,25 +1,81 @@
 """The table of image sets: where each set of images lies, and how many images it has."""
 
-from an_jax.data.folders import is_directory
-from an_jax.data.sets import digits
-from an_jax.data.sets.class_index import subset
-from an_jax.data.sets.image_set import ImageSet, Source
-from an_jax.data.tf_on_cpu import tf
-from an_jax.errors import InputError, NotThereError
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 
-# Hendrycks & Dietterich, ICLR 2019: the benchmark's corruptions, four more, the perturbations.
-CORRUPTIONS = (
-    *("gaussian_noise", "shot_noise", "impulse_noise"),
-    *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    *("snow", "frost", "fog", "brightness"),
-    *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+from an_jax.data.sets import digits
+from an_jax.data.sets.class_index import imagenet_wnids, subset
+from an_jax.data.sources import ImageList
+
+# Archive -> the corruptions in it (Hendrycks & Dietterich, ICLR 2019).
+CORRUPTION_ARCHIVES = {
+    "noise.tar": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur.tar": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather.tar": ("snow", "frost", "fog", "brightness"),
+    "digital.tar": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+    "extra.tar": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
+}
+# Archive -> the perturbations in it. The last of each is for validation and is not scored.
+PERTURBATION_ARCHIVES = {
+    "noise.tar": ("gaussian_noise", "shot_noise", "speckle_noise"),
+    "blur.tar": ("motion_blur", "zoom_blur", "gaussian_blur"),
+    "weather.tar": ("snow", "brightness", "spatter"),
+    "digital.tar": ("translate", "rotate", "tilt", "scale", "shear"),
+}
+EXTRA_CORRUPTIONS = CORRUPTION_ARCHIVES["extra.tar"]
+CORRUPTIONS = tuple(
+    corruption
+    for corruptions in CORRUPTION_ARCHIVES.values()
+    for corruption in corruptions
+    if corruption not in EXTRA_CORRUPTIONS
 )
-EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 SEVERITIES = (1, 2, 3, 4, 5)
-PERTURBATIONS = (
-    *("gaussian_noise", "shot_noise", "motion_blur", "zoom_blur", "snow"),
-    *("brightness", "translate", "rotate", "tilt", "scale"),
+PERTURBATIONS = tuple(
+    perturbation
+    for perturbations in PERTURBATION_ARCHIVES.values()
+    for perturbation in perturbations[:-1]
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """A row of the table: images that a model is run over once.
+
+    Attributes:
+        num_images: number of images, or frames of videos, in the complete set.
+        places: directories of class folders, relative to the data directory. The first existing
+            one is read; list a subdirectory before its parent.
+        tfds_name: tfds data set to read if none of the places exists.
+        tfds_split: split of that data set.
+        labels: the labels that the set has, increasing.
+        is_named_by_label: whether a class folder is named by its label, not by its wnid.
+        solution: name of a CSV file that labels the images if there are no class folders.
+        num_frames: number of frames of each video; None for images.
+        num_classes: number of logits of a model for the set.
+        is_cropped: whether the images were resized and cropped when the set was made.
+        in_memory: returns the images of a set that needs no data directory.
+    """
+
+    num_images: int
+    places: tuple[str, ...] = ()
+    tfds_name: str | None = None
+    tfds_split: str = "test"
+    labels: Sequence[int] = range(1000)
+    is_named_by_label: bool = False
+    solution: str | None = None
+    num_frames: int | None = None
+    num_classes: int = 1000
+    is_cropped: bool = False
+    in_memory: Callable[[], ImageList] | None = None
+
+    @property
+    def label_of(self) -> dict[str, int]:
+        """Name of a class folder -> label; numbers may be padded with zeros, as 0000 and 0001."""
+        if self.is_named_by_label:
+            unpadded = {str(label): label for label in self.labels}
+            return unpadded | {f"{label:04d}": label for label in self.labels}
+        return {imagenet_wnids()[label]: label for label in self.labels}
 
 
 def _imagenet_v2(name: str, archive: str, config: str) -> ImageSet:
@@ -67,8 +123,7 @@ def _digits(shift: str | None) -> ImageSet:
         labels=range(10),
         is_named_by_label=True,
         num_classes=10,
-        needs_data_dir=False,
-        digits_shift=shift,
+        in_memory=functools.partial(digits.open_digits, "test", shift),
     )
 
 
@@ -113,40 +168,3 @@ IMAGE_SETS: dict[str, ImageSet] = {
     "digits": _digits(None),
     **{f"digits-{shift}": _digits(shift) for shift in digits.SHIFTS},
 }
-
-
-def open_image_set(name: str, data_dir: str | None, allow_partial: bool) -> Source:
-    """Opens an image set and checks the number of its images.
-
-    Args:
-        name: key of IMAGE_SETS.
-        data_dir: directory that contains the sets; may be gs://.
-        allow_partial: whether images may be missing.
-
-    Raises:
-        NotThereError: the set is not in the data directory.
-        InputError: the set cannot be read, or images are missing without `allow_partial`.
-    """
-    image_set = IMAGE_SETS[name]
-    if not image_set.needs_data_dir:
-        return digits.open_digits("test", image_set.digits_shift)
-    if data_dir is None:
-        raise InputError(f"{name} needs --data_dir")
-    data_dir = data_dir.rstrip("/")
-    if not is_directory(data_dir):
-        raise InputError(f"no data directory {data_dir}")
-    try:
-        source = image_set.open(data_dir)
-    except tf.errors.OpError as error:
-        raise InputError(f"{name} in {data_dir} cannot be read: {error.message}") from error
-    if source is None:
-        prepared = f" or a tfds-prepared {image_set.tfds_name}/" if image_set.tfds_name else ""
-        raise NotThereError(f"no {name} in {data_dir}: expected class folders in {name}/{prepared}")
-    if not len(source):
-        raise InputError(f"{name} is empty in {data_dir}")
-    if len(source) != image_set.num_images and not allow_partial:
-        raise InputError(
-            f"{name} has {len(source)} images here, the whole set {image_set.num_images}. Give "
-            "--allow_partial to evaluate on these; the results then state their number"
-        )
-    return source

@@ -43,8 +43,10 @@ def read_real_labels(data_dir: str) -> list[list[int]]:
         NotThereError: there are no labels in the data directory.
         InputError: the labels are damaged.
     """
-    found = find_real_labels(data_dir)
-    return _read_json(found) if isinstance(found, str) else _read_tfds(found)
+    labels_source = find_real_labels(data_dir)
+    if isinstance(labels_source, str):
+        return _read_json(labels_source)
+    return _read_tfds(labels_source)
 
 
 def match_labels(filenames: Iterable[str], labels: Sequence[Sequence[int]]) -> list[Sequence[int]]:

@@ -37,6 +37,10 @@ class TestSet:
     clean: str | None = None
     optional_sets: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.metric == "accuracy" and len(self.image_sets) != 1:
+            raise ValueError(f"{self.csv}: 'accuracy' scores one image set, not {self.image_sets}")
+
 
 def _accuracy(
     name: str, num_images: int, csv: str | None = None, clean: str | None = "imagenet-1k"

@@ -9,7 +9,7 @@ from an_jax.data.folders import is_directory, list_directory, open_class_folders
 from an_jax.data.prepared import open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
-from an_jax.data.sets.image_sets import Source, open_image_set
+from an_jax.data.sets.opening import Source, open_image_set
 from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.tf_on_cpu import tf
@@ -77,9 +77,8 @@ def _open_imagenet(data_dir: str) -> TrainSet:
     with contextlib.suppress(NotThereError):
         real_labels = read_real_labels(data_dir)
     if real_labels is not None:
-        match_labels(
-            [val_source.name(0)], real_labels
-        )  # fails unless images have their original names
+        # Fails unless the images have their original names.
+        match_labels([val_source.name(0)], real_labels)
     return TrainSet(source, val_source, 1000, real_labels=real_labels)
 
 

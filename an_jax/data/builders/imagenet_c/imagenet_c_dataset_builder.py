@@ -7,16 +7,14 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from an_jax.data.builders import class_folders
+from an_jax.data.sets.downloads import DOWNLOADS
+from an_jax.data.sets.image_sets import CORRUPTION_ARCHIVES, SEVERITIES
 
-_PAGE = "https://zenodo.org/records/2235448"
-_CORRUPTIONS = {
-    "noise.tar": ("gaussian_noise", "shot_noise", "impulse_noise"),
-    "blur.tar": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    "weather.tar": ("snow", "frost", "fog", "brightness"),
-    "digital.tar": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-    "extra.tar": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
-}
-_ARCHIVE_OF = {name: archive for archive, names in _CORRUPTIONS.items() for name in names}
+_PAGE = DOWNLOADS["imagenet-c"].page
+_ARCHIVE_OF = {name: archive for archive, names in CORRUPTION_ARCHIVES.items() for name in names}
+_CONTENTS = "; ".join(
+    f"{archive} ({', '.join(names)})" for archive, names in CORRUPTION_ARCHIVES.items()
+)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -27,12 +25,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS: ClassVar = [
         tfds.core.BuilderConfig(name=f"{name}_{severity}", description=f"{name}, {severity} of 5")
         for name in _ARCHIVE_OF
-        for severity in range(1, 6)
+        for severity in SEVERITIES
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Put the archive of the corruption, from {_PAGE}, into manual_dir: "
-        + "; ".join(f"{archive} ({', '.join(names)})" for archive, names in _CORRUPTIONS.items())
-        + ". ImageNet-P's archives have the same names: keep them in another folder."
+        f"{_CONTENTS}. ImageNet-P's archives have the same names: keep them in another folder."
     )
 
     def _info(self) -> tfds.core.DatasetInfo:

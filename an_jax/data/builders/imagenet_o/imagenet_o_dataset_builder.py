@@ -7,8 +7,9 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from an_jax.data.builders import class_folders
+from an_jax.data.sets.downloads import DOWNLOADS
 
-_PAGE = "https://github.com/hendrycks/natural-adv-examples"
+_PAGE = DOWNLOADS["imagenet-o"].page
 _WHERE = f"https://people.eecs.berkeley.edu/~hendrycks/imagenet-o.tar (see {_PAGE})"
 
 

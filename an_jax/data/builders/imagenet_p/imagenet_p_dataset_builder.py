@@ -8,15 +8,14 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from an_jax.data.builders import class_folders
+from an_jax.data.sets.downloads import DOWNLOADS
+from an_jax.data.sets.image_sets import PERTURBATION_ARCHIVES
 
-_PAGE = "https://zenodo.org/records/3565846"
-_PERTURBATIONS = {  # the last of each is for validation and is not scored
-    "noise.tar": ("gaussian_noise", "shot_noise", "speckle_noise"),
-    "blur.tar": ("motion_blur", "zoom_blur", "gaussian_blur"),
-    "weather.tar": ("snow", "brightness", "spatter"),
-    "digital.tar": ("translate", "rotate", "tilt", "scale", "shear"),
-}
-_ARCHIVE_OF = {name: archive for archive, names in _PERTURBATIONS.items() for name in names}
+_PAGE = DOWNLOADS["imagenet-p"].page
+_ARCHIVE_OF = {name: archive for archive, names in PERTURBATION_ARCHIVES.items() for name in names}
+_CONTENTS = "; ".join(
+    f"{archive} ({', '.join(names)})" for archive, names in PERTURBATION_ARCHIVES.items()
+)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -30,8 +29,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Put the archive of the perturbation, from {_PAGE}, into manual_dir: "
-        + "; ".join(f"{archive} ({', '.join(names)})" for archive, names in _PERTURBATIONS.items())
-        + ". <perturbation>.tar, <perturbation>.tar.gz or the unpacked <perturbation>/ work too. "
+        f"{_CONTENTS}. "
+        "<perturbation>.tar, <perturbation>.tar.gz or the unpacked <perturbation>/ work too. "
         "ImageNet-C's archives have the same names: keep them in another folder."
     )
 
