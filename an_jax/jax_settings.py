@@ -23,3 +23,8 @@ def set_matmul_precision(dtype: str) -> None:
     if dtype == "float32":
         # By default a GPU would multiply in TF32 and a TPU in bfloat16.
         jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def matmul_precision() -> str | None:
+    """Returns jax's default precision of matrix products; None if it is not set."""
+    return jax.config.values["jax_default_matmul_precision"]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 
+from an_jax.jax_settings import matmul_precision
+
 
 def describe_machine(with_torch: bool) -> dict[str, str | int]:
     """Returns the device, the processor, its cores, and the versions and settings that matter.
@@ -29,11 +31,6 @@ def describe_machine(with_torch: bool) -> dict[str, str | int]:
 
         machine |= programs.describe()
     return {key: value for key, value in machine.items() if value}
-
-
-def matmul_precision() -> str | None:
-    """Returns jax's default precision of matrix products; None if it is not set."""
-    return jax.config.values["jax_default_matmul_precision"]
 
 
 def _processor() -> str:

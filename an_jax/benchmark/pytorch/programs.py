@@ -8,7 +8,6 @@ import jax
 import torch
 from torch import nn
 
-from an_jax.benchmark.machine import matmul_precision
 from an_jax.benchmark.programs import (
     LEARNING_RATE,
     MOMENTUM,
@@ -19,6 +18,7 @@ from an_jax.benchmark.programs import (
 from an_jax.benchmark.pytorch.models import create_torch_model
 from an_jax.benchmark.timing import Run
 from an_jax.errors import InputError
+from an_jax.jax_settings import matmul_precision
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
