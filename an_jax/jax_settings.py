@@ -12,8 +12,7 @@ def enable_compilation_cache(output: str | os.PathLike) -> None:
 
     A cache that the user has set, by JAX_COMPILATION_CACHE_DIR or in jax.config, is kept.
     """
-    # jax defines its settings at run time, unseen by mypy.
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         cache = absolute(output).parent / "compilation_cache"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
