@@ -164,23 +164,6 @@ def test_preempted(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_preempted_during_validation(tmp_path):
-    """SIGTERM during validation stops one process at once. The next start evaluates first."""
-    own = arguments(tmp_path, "--config.eval_batch_size=8", "--config.num_epochs=2")
-    process = start("train.py", *own)
-    wait_for(lambda: (tmp_path / "checkpoints/6").exists(), process)
-    process.send_signal(signal.SIGTERM)
-    ((status, out, err),) = finish(process)
-    assert status == 0, err
-    assert "SIGTERM: saved at step 6;" in out
-    assert "epoch   1/2" not in out
-    ((status, out, err),) = finish(start("train.py", *own))
-    assert status == 0, err
-    assert "epoch   1/2" in out
-    assert "epoch   2/2" in out
-
-
-@pytest.mark.slow
 def test_full_disk(whole, tmp_path):
     """With a file size limit that only logs stay below, the checkpoint fails and the one before it
     is kept."""
