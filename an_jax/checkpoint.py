@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,18 @@ class ModelCard:
 def is_checkpoint(path: str | os.PathLike) -> bool:
     """Returns whether `path` looks like a checkpoint of this project."""
     return (epath.Path(path) / CARD).is_file()
+
+
+def why_foreign(path: Path) -> str | None:
+    """Says why a path is not a converted checkpoint and nothing else. Returns None if it is one."""
+    try:
+        ModelCard.read(path)
+    except InputError as error:
+        return f"is not a converted checkpoint ({error})"
+    others = sorted({entry.name for entry in path.iterdir()} - {CARD, WEIGHTS, DIGEST})
+    return (
+        f"also holds {', '.join(others[:3])}, which is not part of a checkpoint" if others else None
+    )
 
 
 def load_model(path: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> nnx.Module:
@@ -193,7 +206,7 @@ def save_checkpoint(
         InputError: the destination exists and `overwrite` is not set, or it cannot be written.
     """
     arrays = {"params": params, "batch_stats": batch_stats}
-    check_destination(path, overwrite=overwrite, required_entry=WEIGHTS)
+    check_destination(path, overwrite=overwrite, why_foreign=why_foreign)
     with replacing(path) as temporary:
         temporary.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:

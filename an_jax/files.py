@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from etils import epath
@@ -29,14 +29,18 @@ def absolute(path: str | os.PathLike) -> epath.Path:
 
 
 def check_destination(
-    path: str | os.PathLike, *, overwrite: bool, required_entry: str | None = None
+    path: str | os.PathLike,
+    *,
+    overwrite: bool,
+    why_foreign: Callable[[Path], str | None] | None = None,
 ) -> None:
-    """Checks that `path` does not exist, or is an output of the same kind that may be overwritten.
+    """Checks that `path` does not exist, or is an output of this project that may be overwritten.
 
     Args:
         path: the file or directory to be written.
         overwrite: whether it may be replaced.
-        required_entry: an entry that every directory of this kind has; None for a file.
+        why_foreign: says why an existing path is not an output of this kind, or returns None if it
+            is one; by default every file may be replaced.
 
     Raises:
         InputError: it exists and must not be replaced.
@@ -44,12 +48,11 @@ def check_destination(
     path = Path(path)
     if not path.exists():
         return
-    if required_entry is None and not path.is_file():
-        raise InputError(f"{path} exists and is not a file; choose another destination")
-    if required_entry is not None and not (path / required_entry).exists():
-        raise InputError(
-            f"{path} exists and has no {required_entry} in it; choose another destination"
-        )
+    reason = why_foreign(path) if why_foreign else None
+    if why_foreign is None and not path.is_file():
+        reason = "is not a file"
+    if reason:
+        raise InputError(f"{path} exists and {reason}; choose another destination")
     if not overwrite:
         raise InputError(f"{path} exists already; give --overwrite to replace it")
 

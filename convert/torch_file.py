@@ -64,6 +64,18 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], str]:
     return dict(state_dict), description
 
 
+def why_not_torch(path: Path) -> str | None:
+    """Says why a path is not a file that `write_state_dict` writes. Returns None if it is one."""
+    if not path.is_file():
+        return "is not a file"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_torch = any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        is_torch = False
+    return None if is_torch else "is not a .pth file in the format of torch.save"
+
+
 def write_state_dict(path: str | Path, tensors: dict[str, np.ndarray]) -> None:
     """Writes a bare state dict atomically.
 

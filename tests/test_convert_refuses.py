@@ -5,6 +5,7 @@ import functools
 import os
 import pickle
 import shutil
+import zipfile
 
 import orbax.checkpoint as ocp
 import pytest
@@ -186,7 +187,7 @@ def test_given_model(tmp_path, refused, capsys):
 def test_existing_destination(checkpoint, tmp_path, refused):
     source, back = tmp_path / "x.pth", tmp_path / "back.pth"
     torch.save(state_dict(7), source)
-    back.write_bytes(b"old")
+    torch.save(state_dict(), back)
     refused(source, checkpoint, message="checkpoint exists already; give --overwrite")
     refused("--to-torch", checkpoint, back, message="back.pth exists already; give --overwrite")
     assert run(source, checkpoint, "--overwrite") == 0
@@ -196,16 +197,30 @@ def test_existing_destination(checkpoint, tmp_path, refused):
     assert sorted(tmp_path.iterdir()) == sorted([source, checkpoint, back])
 
 
-@pytest.mark.parametrize(
-    ("source", "options"), [("x.pth", []), ("checkpoint", ["--to-torch"])], ids=["import", "export"]
-)
-def test_overwrites_nothing_foreign(source, options, checkpoint, tmp_path, refused):
-    """A directory that is not a checkpoint may be somebody's home."""
+def test_overwrites_no_foreign_directory(checkpoint, tmp_path, refused):
+    """A directory is replaced only if it is a converted checkpoint and holds nothing else."""
     torch.save(state_dict(), tmp_path / "x.pth")
     home = tmp_path / "home"
-    home.mkdir()
+    (home / "weights").mkdir(parents=True)
     (home / "thesis.tex").write_text("Attention")
-    refused(tmp_path / source, home, "--overwrite", *options, message="choose another destination")
+    for source, options in (("x.pth", ()), ("checkpoint", ("--to-torch",))):
+        message = "choose another destination"
+        refused(tmp_path / source, home, "--overwrite", *options, message=message)
+    (checkpoint / "thesis.tex").write_text("Attention")
+    refused(tmp_path / "x.pth", checkpoint, "--overwrite", message="also holds thesis.tex")
+    (checkpoint / "thesis.tex").unlink()
+    (checkpoint / "model.json").write_text("{}")
+    refused(tmp_path / "x.pth", checkpoint, "--overwrite", message="is not a converted checkpoint")
+
+
+def test_overwrites_no_foreign_file(checkpoint, tmp_path, refused):
+    """A file is replaced only if torch.save wrote it."""
+    (tmp_path / "thesis.tex").write_text("Attention")
+    with zipfile.ZipFile(tmp_path / "thesis.docx", "w") as archive:
+        archive.writestr("document.xml", "Attention")
+    for name in ("thesis.tex", "thesis.docx"):
+        message = f"{name} exists and is not a .pth file"
+        refused("--to-torch", checkpoint, tmp_path / name, "--overwrite", message=message)
 
 
 def test_source_is_not_a_checkpoint(tmp_path, refused):

@@ -206,6 +206,7 @@ def test_corrupt_images_and_an_unwritable_picture_do_not_end_a_run(tmp_path, mon
     monkeypatch.setattr(profile, "FIRST_STEP", 1)
     workdir = epath.Path(tmp_path / "run")
     (workdir / "curves.png").mkdir(parents=True)
+    (workdir / "config.json").write_text(config(profile_steps=2).to_json())
     loop.train(config(profile_steps=2), workdir)
     assert [line["skipped"] for line in curves.read_metrics(workdir)] == [2, 2]
     assert [line["step"] for line in read_lines(workdir / "steps.jsonl")] == [3, 4, 6, 8, 12]
@@ -325,3 +326,7 @@ def test_curves_of_several_runs(finished, tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert curves.main([str(tmp_path), "--output", str(picture)]) == 1
     assert "is not a training run" in capsys.readouterr().err
+    (tmp_path / "thesis.tex").write_text("Attention")
+    assert curves.main([str(finished), "--output", str(tmp_path / "thesis.tex")]) == 1
+    assert "thesis.tex exists and is not a PNG" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").read_text() == "Attention"

@@ -83,6 +83,21 @@ def test_a_checkpoint_is_refused_as_a_workdir(tmp_path, finished):
         loop.train(config(), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.json", "is not the configuration of a training run"),
+        ("metrics.jsonl", "has a metrics.jsonl but no config.json"),
+        ("checkpoints", "has a checkpoints but no config.json"),
+    ],
+)
+def test_a_directory_of_another_project_is_not_changed(tmp_path, name, message):
+    (tmp_path / name).write_text('{"hidden_size": 768}\n')
+    with pytest.raises(InputError, match=message):
+        loop.train(config(), tmp_path)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {name: '{"hidden_size": 768}\n'}
+
+
 def test_a_damaged_step_is_named(finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
