@@ -23,7 +23,13 @@ from jax.typing import DTypeLike
 
 from an_jax import functional, parallel, zoo
 from an_jax.errors import InputError, one_line
-from an_jax.files import absolute, check_destination, replacing, write_atomically
+from an_jax.files import (
+    absolute,
+    check_destination,
+    replacing,
+    restore_interrupted,
+    write_atomically,
+)
 
 CARD, WEIGHTS, STEPS, BEST = "model.json", "weights", "checkpoints", "best"
 DIGEST = "weights.sha256"
@@ -54,6 +60,8 @@ class ModelCard:
     def read(cls, checkpoint: str | os.PathLike) -> "ModelCard":
         """Reads CHECKPOINT/model.json. Raises InputError if it is missing or invalid."""
         path = epath.Path(checkpoint)
+        if not path.is_dir():
+            restore_interrupted(Path(path).absolute().parent)  # finds nothing for a URL
         if not path.is_dir():
             raise InputError(f"no checkpoint at {path}: there is no such directory")
         if not (path / CARD).is_file():

@@ -10,6 +10,8 @@ from etils import epath
 
 from an_jax.errors import InputError
 
+_REPLACED = ".replaced-by-an_jax"  # ends the hidden name of a directory that is being replaced
+
 
 def write_atomically(path: epath.Path, content: str | bytes) -> None:
     """Writes a file atomically: after a kill it has either the old or the new content.
@@ -46,6 +48,7 @@ def check_destination(
         InputError: it exists and must not be replaced.
     """
     path = Path(path)
+    restore_interrupted(path.absolute().parent)
     if not path.exists():
         return
     reason = why_foreign(path) if why_foreign else None
@@ -61,19 +64,22 @@ def check_destination(
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which replaces `path` on success.
 
+    If the process dies at any point, `path` has the old or the new content, if need be after
+    `restore_interrupted`.
+
     Raises:
         InputError: the path cannot be written.
     """
     path = Path(path).absolute()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        restore_interrupted(path.parent)
         yield temporary
-        if path.is_dir():  # a directory cannot be replaced in one step
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
+        if path.is_dir():
+            _replace_directory(path, temporary)
+        else:
+            os.replace(temporary, path)
     except InputError:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # a full disk raises any of the three
@@ -82,3 +88,25 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def restore_interrupted(parent: Path) -> None:
+    """Gives the directories in `parent` whose replacement was interrupted their names back."""
+    for old in parent.glob(f".*{_REPLACED}"):
+        path = parent / old.name.removeprefix(".").removesuffix(_REPLACED)
+        with contextlib.suppress(OSError):  # a read-only disk
+            if not path.exists():
+                os.replace(old, path)
+
+
+def _replace_directory(path: Path, new: Path) -> None:
+    """Replaces a directory, which takes two steps: `os.replace` needs an empty destination."""
+    old = path.with_name(f".{path.name}{_REPLACED}")
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except BaseException:
+        restore_interrupted(path.parent)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
