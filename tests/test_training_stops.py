@@ -1,6 +1,7 @@
 """Training runs in this process: errors that stop them, and files that these leave alone."""
 
 import dataclasses
+import json
 import shutil
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 
+from an_jax.checkpoint import ModelCard
 from an_jax.data.sources import ImageList
 from an_jax.errors import InputError
 from an_jax.training import build, loop
@@ -75,6 +77,24 @@ def test_a_run_of_another_configuration_is_refused(finished):
     with pytest.raises(InputError, match=r"another configuration \(seed 0 -> 1\)"):
         loop.train(config(seed=1), finished)
     assert (finished / "config.json").read_text() == before
+
+
+def test_a_run_from_before_a_field_existed_resumes(finished, tmp_path, capsys):
+    """A field that config.json or model.json lacks has its default."""
+    workdir = epath.Path(tmp_path / "run")
+    shutil.copytree(finished, workdir)
+    fields = json.loads((workdir / "config.json").read_text())
+    del fields["mixup"], fields["keep_checkpoints"]
+    (workdir / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(InputError, match=r"another configuration \(mixup 0.0 -> 0.2\)"):
+        loop.train(config(mixup=0.2), workdir)
+    card = ModelCard.read(workdir)
+    source = {"trained_on": card.source["trained_on"]}
+    dataclasses.replace(card, source=source).write(workdir)
+    loop.train(config(), workdir)
+    assert "resuming after step 12" in capsys.readouterr().out
+    assert json.loads((workdir / "config.json").read_text())["mixup"] == 0.0
+    assert ModelCard.read(workdir) == card
 
 
 def test_a_checkpoint_is_refused_as_a_workdir(tmp_path, finished):

@@ -7,7 +7,11 @@ from an_jax.errors import InputError
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """Returns the papers' recipe for ImageNet, with every field."""
+    """Returns the papers' recipe for ImageNet, with every field.
+
+    Runs from before a field was added resume with its default, so the default of a new field must
+    not change the training.
+    """
     config = ml_collections.ConfigDict()
     config.model = ""  # one of an_jax.list_models()
     # Checkpoint to fine-tune; its head is used if the number of classes is equal.

@@ -1,5 +1,6 @@
 """The working directory of a run: its configuration and model card."""
 
+import dataclasses
 import json
 
 import ml_collections
@@ -8,6 +9,7 @@ from etils import epath
 from an_jax.checkpoint import BEST, CARD, STEPS, ModelCard
 from an_jax.errors import InputError
 from an_jax.files import write_atomically
+from an_jax.training.config import default_config
 from an_jax.training.log import EPOCHS
 from an_jax.training.log import STEPS as LOG_STEPS
 
@@ -70,14 +72,16 @@ def _check_foreign(workdir: epath.Path) -> None:
 
 
 def _check_same_run(workdir: epath.Path, new: dict, card: ModelCard) -> None:
-    old = json.loads((workdir / CONFIG).read_text())
+    # Fields that are newer than the run have their defaults, which do what older versions did.
+    old = json.loads(default_config().to_json()) | json.loads((workdir / CONFIG).read_text())
     changed = [key for key in new | old if new.get(key) != old.get(key)]
     if set(changed) - CHANGEABLE:
         changes = ", ".join(f"{key} {old.get(key)} -> {new.get(key)}" for key in changed)
         raise InputError(
             f"{workdir} holds a run of another configuration ({changes}); choose another --workdir"
         )
-    if ModelCard.read(workdir) != card:
+    old_card = ModelCard.read(workdir)
+    if dataclasses.replace(old_card, source=card.source | old_card.source) != card:
         raise InputError(
             f"{workdir} holds a run on other data: the number of images or the classes differ from "
             f"its {CARD}; choose another --workdir"
