@@ -158,6 +158,22 @@ def test_killed_before_an_epoch_was_evaluated(finished, tmp_path, monkeypatch, c
     assert best_step(workdir) == 6
 
 
+def test_checkpoints_without_their_log(finished, tmp_path, capsys):
+    """A run whose checkpoints were copied elsewhere without the log evaluates its last epoch. The
+    epoch's line has no means of the training."""
+    workdir = epath.Path(tmp_path / "run")
+    shutil.copytree(finished, workdir)
+    for name in ("metrics.jsonl", "steps.jsonl", "curves.png"):
+        (workdir / name).unlink()
+    loop.train(config(), workdir)
+    (line,) = curves.read_metrics(workdir)
+    assert (line["epoch"], line["step"]) == (2, 12)
+    assert line["val_top1"] == curves.read_metrics(finished)[1]["val_top1"]
+    assert not {"loss", "train_top1", "learning_rate"} & line.keys()
+    assert "epoch   2/2  val top-1" in capsys.readouterr().out
+    assert (workdir / "curves.png").exists()
+
+
 def test_a_finished_run_is_left_alone(finished, monkeypatch):
     metrics = (finished / "metrics.jsonl").read_text()
     monkeypatch.setattr(loop.StepWatch, "add", lambda *args: pytest.fail("trained"))
@@ -293,7 +309,7 @@ STEPS = [
 
 def test_metrics_of_an_epoch():
     steps = [line | {"learning_rate": rate} for line, rate in zip(STEPS, (0.2, 0.1), strict=True)]
-    metrics = epoch_metrics(steps, {"val_top1": 0.25, "real_top1": 0.3}, skipped=4)
+    metrics = epoch_metrics(3, 9, steps, {"val_top1": 0.25, "real_top1": 0.3}, skipped=4)
     assert metrics == {
         "epoch": 3,
         "step": 9,

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,12 +36,14 @@ def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
     for workdir in workdirs:
         epochs = read_metrics(workdir)
         x = [epoch["epoch"] for epoch in epochs]
-        (line,) = left.plot(x, [epoch["loss"] for epoch in epochs], label=workdir.name)
+        (line,) = left.plot(
+            x, [epoch.get("loss", math.nan) for epoch in epochs], label=workdir.name
+        )
         color = line.get_color()
         best = max(epoch["val_top1"] for epoch in epochs)
         label = f"{workdir.name} (best {100 * best:.1f} %)"
         val = [100 * epoch["val_top1"] for epoch in epochs]
-        train = [100 * epoch["train_top1"] for epoch in epochs]
+        train = [100 * epoch.get("train_top1", math.nan) for epoch in epochs]
         right.plot(x, val, color=color, label=label)
         right.plot(x, train, color=color, linestyle=":", linewidth=1)
     left.set_yscale("log")

@@ -156,9 +156,8 @@ def _run(
                 if parallel.broadcast_flag(is_best(scores, log.epochs)):
                     checkpoints.save_best(step, state, scores)
                 lines = [line for line in log.steps if line["epoch"] == epoch + 1]
-                log.add_epoch(
-                    epoch_metrics(lines, scores, parallel.sum_over_processes(watch.take_skipped()))
-                )
+                skipped = parallel.sum_over_processes(watch.take_skipped())
+                log.add_epoch(epoch_metrics(epoch + 1, step, lines, scores, skipped))
                 _plot_curves(workdir)
                 seconds_left = (time.perf_counter() - epoch_began) * (config.num_epochs - epoch - 1)
                 say(describe_epoch(log.epochs[-1], config.num_epochs, seconds_left / 60))

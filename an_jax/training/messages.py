@@ -44,12 +44,11 @@ def describe_run(
 
 def describe_epoch(metrics: dict, num_epochs: int, minutes_left: float) -> str:
     """Returns the line about an epoch; `metrics` are those of `log.epoch_metrics`."""
-    parts = [
-        f"epoch {metrics['epoch']:3d}/{num_epochs}",
-        f"loss {metrics['loss']:.4f}",
-        f"train top-1 {100 * metrics['train_top1']:.1f} %",
-        f"val top-1 {100 * metrics['val_top1']:.1f} %",
-    ]
+    parts = [f"epoch {metrics['epoch']:3d}/{num_epochs}"]
+    if "loss" in metrics:  # unknown if the run lost its log
+        parts.append(f"loss {metrics['loss']:.4f}")
+        parts.append(f"train top-1 {100 * metrics['train_top1']:.1f} %")
+    parts.append(f"val top-1 {100 * metrics['val_top1']:.1f} %")
     if "real_top1" in metrics:
         parts.append(f"ReaL {100 * metrics['real_top1']:.1f} %")
     parts += [f"{metrics['images_per_second']:.0f} img/s", f"{minutes_left:.1f} min left"]

@@ -66,8 +66,8 @@ def _check_foreign(workdir: epath.Path) -> None:
     for name in _WRITTEN:
         if (workdir / name).exists():
             raise InputError(
-                f"{workdir} has a {name} but no {CONFIG}: no training run wrote it; choose another "
-                "--workdir"
+                f"{workdir} has a {name} but no {CONFIG}, so it may be no training run; choose "
+                f"another --workdir, or copy the run's {CONFIG} there"
             )
 
 
