@@ -24,6 +24,7 @@ def from_torch(
     *,
     model: str | None = None,
     overwrite: bool = False,
+    trust: bool = False,
     say: Callable[[str], object] = print,
 ) -> ModelCard:
     """Converts a `.pth` file into a checkpoint.
@@ -33,6 +34,7 @@ def from_torch(
         destination: the checkpoint directory to write.
         model: the architecture; None recognizes it from keys and shapes.
         overwrite: whether to replace an existing checkpoint.
+        trust: whether to run code that the file names.
         say: called with each line of the report.
 
     Returns:
@@ -42,7 +44,7 @@ def from_torch(
         InputError: the file is invalid, or the destination exists. Nothing is written.
     """
     check_destination(destination, overwrite=overwrite, why_foreign=why_foreign)
-    tensors, description = read_state_dict(source)
+    tensors, description = read_state_dict(source, trust=trust)
     names = current_names(tensors)
     num_renamed = sum(old != new for old, new in names.items())
     if num_renamed:

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import json
 import os
 import pickle
 import shutil
@@ -119,6 +120,58 @@ def test_code_is_not_run(write, tmp_path, refused):
 def test_torchscript(tmp_path, refused):
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "x.pth")
     refused(tmp_path / "x.pth", tmp_path / "checkpoint", message="is a TorchScript archive")
+
+
+class Released(torch.nn.Module):
+    """A network of other code, saved as a whole."""
+
+    def state_dict(self):
+        return state_dict()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        (lambda: {"state_dict": state_dict(), "args": argparse.Namespace(lr=0.1)}, {}),
+        (lambda: {"model": state_dict(), "args": argparse.Namespace(lr=0.1)}, {}),
+        (Released, {}),
+        (lambda: {"model": Released()}, {}),
+        (state_dict, {"pickle_protocol": 4}),
+        (lambda: {"model": state_dict()}, {"pickle_protocol": 5}),
+    ],
+    ids=["state_dict", "model", "module", "module_inside", "protocol4", "protocol5"],
+)
+def test_the_advice_helps(content, options, zipped, tmp_path, capsys):
+    """--trust, which the error advises, reads the file. A file that only needs torch's own types is
+    not said to run code."""
+    source, destination = tmp_path / "x.pth", tmp_path / "checkpoint"
+    torch.save(content(), source, _use_new_zipfile_serialization=zipped, **options)
+    assert run(source, destination) == 1
+    error = capsys.readouterr().err
+    assert "give --trust" in error
+    assert ("would run code" in error) == (not options)
+    assert ("was saved with pickle_protocol=4 or higher" in error) == bool(options)
+    assert run(source, destination, "--trust") == 0
+    assert_loads(destination, arrays())
+
+
+def test_trusted_code_that_is_missing(tmp_path, refused, monkeypatch):
+    torch.save({"model": Released()}, tmp_path / "x.pth")
+    monkeypatch.delattr("tests.test_convert_refuses.Released")
+    message = "add the code that wrote it to PYTHONPATH"
+    refused(tmp_path / "x.pth", tmp_path / "checkpoint", "--trust", message=message)
+    (tmp_path / "x.pth").write_bytes(serialize(state_dict())[:1000])
+    refused(tmp_path / "x.pth", tmp_path / "checkpoint", "--trust", message="x.pth cannot be read")
+
+
+def test_safetensors(tmp_path, refused):
+    header = json.dumps({"fc.bias": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})
+    for padding in (0, 0x80 - len(header)):  # a header of 0x80 bytes looks like a pickle
+        text = header.encode() + b" " * padding
+        (tmp_path / "x.pth").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+        message = "is a safetensors file, which is not supported yet"
+        refused(tmp_path / "x.pth", tmp_path / "checkpoint", message=message)
 
 
 FC = torch.ones(10, 64)
