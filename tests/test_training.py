@@ -85,20 +85,21 @@ def copy_after_first_epoch(finished, tmp_path):
     return workdir
 
 
-def interrupt_after(monkeypatch, last_step, signal_number=signal.SIGINT):
-    """Makes the next training receive a signal after a step."""
+def interrupt_after(monkeypatch, last_step, *signals):
+    """Makes the next training receive signals after a step."""
     add = loop.StepWatch.add
 
     def interrupted(watch, epoch, step, metrics):
         add(watch, epoch, step, metrics)
         if step == last_step:
-            os.kill(os.getpid(), signal_number)
+            for number in signals:
+                os.kill(os.getpid(), number)
 
     monkeypatch.setattr(loop.StepWatch, "add", interrupted)
 
 
 def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, monkeypatch, capsys):
-    """A run stopped by SIGTERM, which saves, and then by Ctrl-C, which does not, ends with the same
+    """A run stopped by SIGTERM, which saves, then by two Ctrl-C, which do not, ends with the same
     weights, bit for bit, and the same epochs in its log as an uninterrupted run."""
     workdir, steps, make = epath.Path(tmp_path / "run"), [], build.make_train_step
     changes = {"checkpoint_steps": 4, "log_steps": 2}  # these do not change the result
@@ -115,7 +116,7 @@ def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, m
         "SIGTERM: saved at step 2; run the same command again to resume" in capsys.readouterr().out
     )
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 9)
+        interrupt_after(patch, 9, signal.SIGINT, signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             loop.train(config(**changes), workdir)
     assert "resuming after step 2" in capsys.readouterr().out
@@ -130,6 +131,17 @@ def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, m
     ):
         assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-6)
         assert actual["val_top1"] == expected["val_top1"]
+
+
+def test_ctrl_c_saves(finished, tmp_path, monkeypatch, capfd):
+    workdir, before = copy_after_first_epoch(finished, tmp_path), signal.getsignal(signal.SIGINT)
+    interrupt_after(monkeypatch, 7, signal.SIGINT)
+    loop.train(config(), workdir)
+    printed = capfd.readouterr()
+    assert "Ctrl-C: saving after this step; press it again to stop at once\n" in printed.err
+    assert "Ctrl-C: saved at step 7; run the same command again to resume\n" in printed.out
+    assert (workdir / "checkpoints/7").exists()
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_killed_before_an_epoch_was_evaluated(finished, tmp_path, monkeypatch, capsys):
@@ -151,7 +163,7 @@ def test_killed_before_an_epoch_was_evaluated(finished, tmp_path, monkeypatch, c
     assert "SIGTERM: saved at step 6;" in capsys.readouterr().out
     assert not (workdir / "metrics.jsonl").exists()
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 7)
+        interrupt_after(patch, 7, signal.SIGINT, signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             loop.train(config(), workdir)
     assert curves.read_metrics(workdir)[0]["step"] == 6

@@ -14,6 +14,7 @@ from an_jax.data.sources import ImageList
 from an_jax.errors import InputError
 from an_jax.training import build, loop
 from an_jax.training.checkpoints import TrainCheckpoints
+from an_jax.training.validation import Validation
 from tests.digits_runs import assert_same_end, config, new_state
 
 
@@ -58,6 +59,23 @@ def test_a_loss_that_becomes_nan_is_not_saved(finished, tmp_path, monkeypatch):
     message = r"the loss is nan at step 9 \(epoch 2\): .*the last good checkpoint is step 6"
     with pytest.raises(InputError, match=message):
         loop.train(config(checkpoint_steps=9), workdir)
+
+
+def test_a_lack_of_device_memory_names_the_field(finished, tmp_path, monkeypatch):
+    def run_out(*args):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "make_train_step", lambda *args, **options: run_out)
+        message = r"out of device memory: lower --config.batch_size, which is 240 \(RESOURCE_EX"
+        with pytest.raises(InputError, match=message):
+            loop.train(config(), tmp_path / "new")
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run/metrics.jsonl").unlink()  # the last epoch is evaluated first
+    monkeypatch.setattr(Validation, "__call__", run_out)
+    for size, message in ((120, "eval_batch_size, which is 120 "), (0, "eval_batch_size, .* 240 ")):
+        with pytest.raises(InputError, match=f"lower --config.{message}"):
+            loop.train(config(eval_batch_size=size), tmp_path / "run")
 
 
 def test_a_run_on_other_data_is_refused(finished, monkeypatch):

@@ -17,9 +17,10 @@ from an_jax.files import absolute
 from an_jax.progress import progress_bar
 from an_jax.training.build import build, make_card
 from an_jax.training.checkpoints import TrainCheckpoints
-from an_jax.training.config import check_config
+from an_jax.training.config import check_config, eval_batch_size
 from an_jax.training.curves import plot_curves
 from an_jax.training.log import RunLog, epoch_metrics, is_best
+from an_jax.training.memory import explain_lack_of_memory
 from an_jax.training.messages import describe_best, describe_epoch, describe_run, say
 from an_jax.training.preemption import Preempted, Preemption
 from an_jax.training.profile import Profile
@@ -30,7 +31,7 @@ from an_jax.training.workdir import CONFIG, open_workdir
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
     """Trains a model, or resumes the run of the same configuration in the working directory.
 
-    Every process calls this. After SIGTERM it saves a checkpoint and returns.
+    Every process calls this. After SIGTERM or Ctrl-C it saves a checkpoint and returns.
 
     Args:
         config: the configuration; see `training.config`.
@@ -125,8 +126,10 @@ def _run(
         step == 0 or any(line["step"] == step for line in log.epochs)
     )
     first_epoch = (step if is_evaluated else step - 1) // steps
+    preemption = Preemption()
+    enough_memory = explain_lack_of_memory("batch_size", config.batch_size)
     try:
-        with progress, profile, Preemption() as preemption:
+        with progress, profile, preemption, enough_memory:
             for epoch in range(first_epoch, config.num_epochs):
                 epoch_began = time.perf_counter()
                 for batch in _batches(config, card, train_set, epoch, step - epoch * steps):
@@ -150,7 +153,10 @@ def _run(
                     if is_preempted:
                         raise Preempted
 
-                with preemption.stopping_at_once():
+                with (
+                    preemption.stopping_at_once(),
+                    explain_lack_of_memory("eval_batch_size", eval_batch_size(config)),
+                ):
                     scores = validate(state.params, state.batch_stats)
                 # Save the weights before logging the epoch: a logged epoch is not evaluated again.
                 if parallel.broadcast_flag(is_best(scores, log.epochs)):
@@ -164,7 +170,7 @@ def _run(
         say(describe_best(log.epochs, workdir))
     except Preempted:
         checkpoints.wait()
-        say(f"SIGTERM: saved at step {step}; run the same command again to resume")
+        say(f"{preemption.reason}: saved at step {step}; run the same command again to resume")
 
 
 def _batches(
