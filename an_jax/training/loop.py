@@ -12,6 +12,7 @@ from an_jax import functional, parallel
 from an_jax.checkpoint import ModelCard
 from an_jax.data.sets.train_sets import TrainSet, open_train_set
 from an_jax.data.train_pipeline import Augmentation, TrainBatch, steps_per_epoch, train_batches
+from an_jax.devices import describe_devices
 from an_jax.errors import InputError
 from an_jax.files import absolute
 from an_jax.progress import progress_bar
@@ -100,7 +101,7 @@ def _run(
             config,
             card,
             num_params=functional.count(state.params),
-            num_devices=mesh.size,
+            devices=describe_devices(),
             steps_per_epoch=steps,
             first_step=step,
         )
