@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,12 +92,16 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def restore_interrupted(parent: Path) -> None:
-    """Gives the directories in `parent` whose replacement was interrupted their names back."""
+    """Gives the directories in `parent` whose replacement was interrupted their names back.
+
+    Prints a line about each.
+    """
     for old in parent.glob(f".*{_REPLACED}"):
         path = parent / old.name.removeprefix(".").removesuffix(_REPLACED)
         with contextlib.suppress(OSError):  # a read-only disk
             if not path.exists():
                 os.replace(old, path)
+                print(f"restored {path}, whose replacement was interrupted", file=sys.stderr)
 
 
 def _replace_directory(path: Path, new: Path) -> None:

@@ -215,7 +215,7 @@ def test_interrupted_replacement(num_failures, tmp_path, monkeypatch, capsys):
     assert [path.name for path in checkpoint.parent.iterdir()] == ["x"]
 
 
-def test_a_killed_replacement_is_found_by_name(tmp_path):
+def test_a_killed_replacement_is_found_by_name(tmp_path, capsys):
     """A load and the next conversion find the checkpoint that a kill left under a hidden name."""
     source, checkpoint = tmp_path / "x.pth", tmp_path / "x"
     torch.save(state_dict(), source)
@@ -223,6 +223,7 @@ def test_a_killed_replacement_is_found_by_name(tmp_path):
     hidden = tmp_path / ".x.replaced-by-an_jax"
     checkpoint.rename(hidden)
     assert_loads(checkpoint, arrays())
+    assert f"restored {checkpoint}, whose replacement was interrupted\n" == capsys.readouterr().err
     checkpoint.rename(hidden)
     assert run(source, checkpoint) == 1
     assert run("--to-torch", checkpoint, tmp_path / "back.pth") == 0
