@@ -61,6 +61,12 @@ def check_destination(
         raise InputError(f"{path} exists already; give --overwrite to replace it")
 
 
+def why_not_png(path: Path) -> str | None:
+    """Says that a path is not a PNG. Returns None if it is one."""
+    is_png = path.is_file() and path.read_bytes().startswith(b"\x89PNG")
+    return None if is_png else "is not a PNG"
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which replaces `path` on success.

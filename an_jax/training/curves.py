@@ -5,12 +5,11 @@ import io
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from etils import epath
 
 from an_jax.errors import InputError, exit_status
-from an_jax.files import check_destination, write_atomically
+from an_jax.files import check_destination, why_not_png, write_atomically
 from an_jax.training.log import EPOCHS, read_lines
 
 
@@ -60,11 +59,6 @@ def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
     pyplot.close(figure)
 
 
-def _why_not_png(path: Path) -> str | None:
-    is_png = path.is_file() and path.read_bytes().startswith(b"\x89PNG")
-    return None if is_png else "is not a PNG"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m an_jax.training.curves", description=__doc__)
@@ -73,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def draw() -> None:
-        check_destination(args.output, overwrite=True, why_foreign=_why_not_png)
+        check_destination(args.output, overwrite=True, why_foreign=why_not_png)
         plot_curves(args.runs, args.output)
 
     return exit_status(draw)
