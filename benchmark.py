@@ -96,8 +96,10 @@ def run() -> None:
 def report(results: list[dict[str, Any]]) -> None:
     """Prints the machine and writes the JSON file."""
     from an_jax.benchmark.machine import describe_machine
+    from an_jax.devices import warn_of_unused_accelerator
 
     # Last, because it takes the device, which may serve one process only.
+    warn_of_unused_accelerator()
     machine = describe_machine(FLAGS.against == "torch")
     print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
     if FLAGS.json:

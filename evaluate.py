@@ -69,6 +69,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """Evaluates and reports; returns the exit status. Raises InputError or OSError."""
     from an_jax import parallel
     from an_jax.data.sets.test_sets import expand_names
+    from an_jax.devices import warn_of_unused_accelerator
     from an_jax.evaluation.inputs import Settings, find_checkpoints, open_inputs
     from an_jax.evaluation.published import check_comparable, compare_published
     from an_jax.evaluation.report import write_report
@@ -79,6 +80,7 @@ def evaluate(args: argparse.Namespace) -> int:
     for path in (*args.checkpoint, args.output_dir):
         if ":/" in str(path):
             raise InputError(f"{path} must be a local directory; only --data_dir may be remote")
+    warn_of_unused_accelerator()
     enable_compilation_cache(args.output_dir)
     set_matmul_precision(args.dtype)
     datasets, checkpoints = expand_names(args.datasets), find_checkpoints(args.checkpoint)

@@ -4,8 +4,6 @@ A flag changes any field of the configuration: --config.num_epochs=5
 On several hosts, run the same command on each; see docs/training.md.
 """
 
-from logging import getLogger
-
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -20,23 +18,25 @@ def main(argv: list[str]) -> int:
     """Runs the command and returns its exit status."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    # orbax prints a traceback for each array of a failed save, besides raising the error.
-    logging.set_verbosity(logging.FATAL)
-    getLogger("asyncio").setLevel("CRITICAL")
+    logging.set_verbosity(logging.WARNING)
     return exit_status(run)
 
 
 def run() -> None:
     """Trains. Raises InputError if the command, the configuration or the data are invalid."""
     from an_jax import parallel
+    from an_jax.devices import warn_of_unused_accelerator
     from an_jax.files import absolute
     from an_jax.jax_settings import enable_compilation_cache
 
     parallel.initialize()
+    warn_of_unused_accelerator()
     workdir = absolute(flags.FLAGS.workdir)
     enable_compilation_cache(workdir)
     from an_jax.training.loop import train
+    from an_jax.training.messages import silence_failed_saves
 
+    silence_failed_saves()
     train(flags.FLAGS.config, workdir)
 
 

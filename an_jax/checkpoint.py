@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,13 @@ from jax.typing import DTypeLike
 
 from an_jax import functional, parallel, zoo
 from an_jax.errors import InputError, one_line
-from an_jax.files import absolute, check_destination, replacing, write_atomically
+from an_jax.files import (
+    absolute,
+    check_destination,
+    replacing,
+    restore_interrupted,
+    write_atomically,
+)
 
 CARD, WEIGHTS, STEPS, BEST = "model.json", "weights", "checkpoints", "best"
 DIGEST = "weights.sha256"
@@ -54,6 +61,8 @@ class ModelCard:
         """Reads CHECKPOINT/model.json. Raises InputError if it is missing or invalid."""
         path = epath.Path(checkpoint)
         if not path.is_dir():
+            restore_interrupted(Path(path).absolute().parent)  # finds nothing for a URL
+        if not path.is_dir():
             raise InputError(f"no checkpoint at {path}: there is no such directory")
         if not (path / CARD).is_file():
             raise InputError(f"{path} is not a checkpoint of this project: it has no {CARD}")
@@ -79,6 +88,18 @@ class ModelCard:
 def is_checkpoint(path: str | os.PathLike) -> bool:
     """Returns whether `path` looks like a checkpoint of this project."""
     return (epath.Path(path) / CARD).is_file()
+
+
+def why_foreign(path: Path) -> str | None:
+    """Says why a path is not a converted checkpoint and nothing else. Returns None if it is one."""
+    try:
+        ModelCard.read(path)
+    except InputError as error:
+        return f"is not a converted checkpoint ({error})"
+    others = sorted({entry.name for entry in path.iterdir()} - {CARD, WEIGHTS, DIGEST})
+    return (
+        f"also holds {', '.join(others[:3])}, which is not part of a checkpoint" if others else None
+    )
 
 
 def load_model(path: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> nnx.Module:
@@ -193,7 +214,7 @@ def save_checkpoint(
         InputError: the destination exists and `overwrite` is not set, or it cannot be written.
     """
     arrays = {"params": params, "batch_stats": batch_stats}
-    check_destination(path, overwrite=overwrite, required_entry=WEIGHTS)
+    check_destination(path, overwrite=overwrite, why_foreign=why_foreign)
     with replacing(path) as temporary:
         temporary.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:

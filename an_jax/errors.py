@@ -24,10 +24,14 @@ def one_line(error: Exception, limit: int | None = None) -> str:
 def exit_status(command: Callable[[], int | None]) -> int:
     """Runs a command and returns its exit status.
 
-    The status is what the command returns, with None as 0, or 1 after an InputError.
+    The status is what the command returns, with None as 0, 1 after an InputError, or 130 after
+    Ctrl-C.
     """
     try:
         return command() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130  # as shells report it

@@ -24,7 +24,7 @@ def get_config(model: str = "resnet_50_an_bn2") -> ml_collections.ConfigDict:
     config.model = model
     config.image_size = architecture.preprocessing.image_size
     if model.startswith(SMALL_BATCH):
-        config.batch_size = config.eval_batch_size = 1024
+        config.batch_size = 1024
     if model.startswith("mobilenetv2"):
         config.num_epochs = 150
         config.learning_rate = 0.05

@@ -21,7 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--to-torch", action="store_true", help="convert a checkpoint into a .pth state dict"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing destination")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="read a .pth file that runs code when read; only if you trust its author",
+    )
     args = parser.parse_args(argv)
+    if args.to_torch and args.trust:
+        parser.error("--trust needs a .pth source")
     if args.to_torch and args.model:
         parser.error("--model needs a .pth source: a checkpoint names its own model")
     try:
@@ -35,7 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.to_torch:
             to_torch(args.source, args.destination, overwrite=args.overwrite)
         else:
-            from_torch(args.source, args.destination, model=args.model, overwrite=args.overwrite)
+            from_torch(
+                args.source,
+                args.destination,
+                model=args.model,
+                overwrite=args.overwrite,
+                trust=args.trust,
+            )
 
     return exit_status(convert)
 

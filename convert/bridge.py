@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from an_jax import functional, zoo
-from an_jax.checkpoint import WEIGHTS, ModelCard, restore_weights, save_checkpoint
+from an_jax.checkpoint import ModelCard, restore_weights, save_checkpoint, why_foreign
 from an_jax.errors import InputError
 from an_jax.files import check_destination
 from convert.aognet_v2 import current_names
 from convert.recognize import recognize
-from convert.torch_file import read_state_dict, write_state_dict
+from convert.torch_file import read_state_dict, why_not_torch, write_state_dict
 from convert.torch_layout import COUNTER, TorchTensor, torch_layout
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -24,6 +24,7 @@ def from_torch(
     *,
     model: str | None = None,
     overwrite: bool = False,
+    trust: bool = False,
     say: Callable[[str], object] = print,
 ) -> ModelCard:
     """Converts a `.pth` file into a checkpoint.
@@ -33,6 +34,7 @@ def from_torch(
         destination: the checkpoint directory to write.
         model: the architecture; None recognizes it from keys and shapes.
         overwrite: whether to replace an existing checkpoint.
+        trust: whether to run code that the file names.
         say: called with each line of the report.
 
     Returns:
@@ -41,8 +43,8 @@ def from_torch(
     Raises:
         InputError: the file is invalid, or the destination exists. Nothing is written.
     """
-    check_destination(destination, overwrite=overwrite, required_entry=WEIGHTS)
-    tensors, description = read_state_dict(source)
+    check_destination(destination, overwrite=overwrite, why_foreign=why_foreign)
+    tensors, description = read_state_dict(source, trust=trust)
     names = current_names(tensors)
     num_renamed = sum(old != new for old, new in names.items())
     if num_renamed:
@@ -86,7 +88,7 @@ def to_torch(
     Raises:
         InputError: the checkpoint is missing or damaged, or the destination exists.
     """
-    check_destination(destination, overwrite=overwrite)
+    check_destination(destination, overwrite=overwrite, why_foreign=why_not_torch)
     card = ModelCard.read(checkpoint)
     split = functional.split(zoo.abstract_model(card.model, num_classes=card.num_classes))
     weights = restore_weights(checkpoint, split.params, split.batch_stats)

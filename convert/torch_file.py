@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 
-from an_jax.errors import InputError
+from an_jax.errors import InputError, one_line
 from an_jax.files import replacing
 
 # Training scripts often store a best accuracy as a NumPy scalar. Reading plain numbers is safe.
@@ -26,12 +26,23 @@ _SAFE_GLOBALS: list[Callable | tuple[Callable, str]] = [
     np.dtype,
     *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
 ]
+# What torch.save itself needs for tensors.
+_HARMLESS = re.compile(
+    r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.\w+Storage|torch\.Size|"
+    r"torch\.storage\.\w+Storage|torch\.device"
+)
 _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("module.", "network.")
 
 
-def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], str]:
+def read_state_dict(
+    path: str | Path, *, trust: bool = False
+) -> tuple[dict[str, torch.Tensor], str]:
     """Reads the state dict in a `.pth` file.
+
+    Args:
+        path: the file.
+        trust: whether to unpickle everything, which runs code that the file names.
 
     Returns:
         The state dict without wrapper and prefixes, and a description of what was found.
@@ -40,11 +51,12 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], str]:
         InputError: the file is no torch file, is damaged, would run code, or holds no state dict.
     """
     path = Path(path)
-    content = _load(path)
-    state_dict, wrapper = content, ""
+    content = _load(path, trust)
+    state_dict, wrapper = _state_dict_of(content), ""
     if _is_mapping(content):
-        wrapper = next((name for name in _WRAPPERS if _is_mapping(content.get(name))), "")
-        state_dict = content[wrapper] if wrapper else content
+        found = {name: _state_dict_of(content.get(name)) for name in _WRAPPERS}
+        wrapper = next((name for name in _WRAPPERS if _is_mapping(found[name])), "")
+        state_dict = found[wrapper] if wrapper else content
     if not _is_mapping(state_dict) or not state_dict:
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict")
     others = [str(k) for k, v in state_dict.items() if not isinstance(v, torch.Tensor)]
@@ -64,6 +76,18 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], str]:
     return dict(state_dict), description
 
 
+def why_not_torch(path: Path) -> str | None:
+    """Says why a path is not a file that `write_state_dict` writes. Returns None if it is one."""
+    if not path.is_file():
+        return "is not a file"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_torch = any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        is_torch = False
+    return None if is_torch else "is not a .pth file in the format of torch.save"
+
+
 def write_state_dict(path: str | Path, tensors: dict[str, np.ndarray]) -> None:
     """Writes a bare state dict atomically.
 
@@ -79,26 +103,43 @@ def _is_mapping(value: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict) and all(isinstance(key, str) for key in value)
 
 
-def _load(path: Path) -> object:
+def _state_dict_of(content: object) -> object:
+    """Returns a module's state dict, and anything else as it is."""
+    return content.state_dict() if isinstance(content, torch.nn.Module) else content
+
+
+def _load(path: Path, trust: bool) -> object:
     if path.is_dir():
         raise InputError(f"{path} is a directory; to convert a checkpoint, add --to-torch")
     try:
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(9)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    # The header of safetensors: its length in 8 bytes, then a JSON object.
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        raise InputError(
+            f"{path} is a safetensors file, which is not supported yet; write its tensors with "
+            f"torch.save(safetensors.torch.load_file({path.name!r}), 'weights.pth')"
+        )
     is_zip = head[:2] == b"PK"
     if not is_zip and head[:1] != b"\x80":
-        content = f"it begins with {head!r}" if head else "it is empty"
+        content = f"it begins with {head[:4]!r}" if head else "it is empty"
         raise InputError(f"{path} is not a torch file: {content}")
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_SAFE_GLOBALS):
             warnings.simplefilter("ignore")  # the error messages below cover torch's warnings
             if is_zip and zipfile.ZipFile(path).testzip():  # torch ignores the checksums
                 raise RuntimeError("wrong checksum")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=not trust)
     except Exception as error:  # torch raises five types for damaged files
-        raise InputError(f"{path} {_diagnose(path, str(error))}") from error
+        if trust:
+            reason = f"cannot be read: {one_line(error)}"
+            if isinstance(error, (ImportError, AttributeError)):
+                reason += "; add the code that wrote it to PYTHONPATH"
+        else:
+            reason = _diagnose(path, str(error))
+        raise InputError(f"{path} {reason}") from error
 
 
 def _diagnose(path: Path, message: str) -> str:
@@ -113,25 +154,38 @@ def _diagnose(path: Path, message: str) -> str:
     except ValueError:
         operations = []
     refused = re.search(r"GLOBAL (\S+)", message)
-    needed = refused[1] if refused else _first_stack_global(operations)
-    if operations and needed:
+    imports = [refused[1]] if refused else list(_stack_globals(operations))
+    needed = next((name for name in imports if not _HARMLESS.fullmatch(name)), None)
+    if needed:
         return (
             f"would run code when read: it needs {needed!r}, and only tensors and plain containers "
-            "are read here. If you trust its author, keep only the weights: torch.save("
-            f"torch.load({path.name!r}, weights_only=False)['state_dict'], 'weights.pth')"
+            "are read here. If you trust its author, give --trust, which runs that code"
+        )
+    if imports:
+        return (
+            "was saved with pickle_protocol=4 or higher, and without running code only files of "
+            "protocol 2, torch.save's default, can be read. Save it again with the default, or "
+            "give --trust if you trust its author"
         )
     return "is truncated, damaged, or not a torch file; copy or download it again"
 
 
-def _first_stack_global(operations: list[tuple[str, object]]) -> str | None:
-    """Returns the first import of a pickle of protocol 4, which torch.load refuses unnamed."""
-    strings: list[str] = []
+def _stack_globals(operations: list[tuple[str, object]]) -> Iterator[str]:
+    """Yields the imports of a pickle of protocol 4, which torch.load refuses unnamed."""
+    pushed: list[object] = []
+    memo: list[object] = []
     for opcode, argument in operations:
-        if opcode == "STACK_GLOBAL":
-            return ".".join(strings[-2:])
-        if isinstance(argument, str):
-            strings.append(argument)
-    return None
+        if opcode == "PROTO":
+            memo.clear()
+        elif opcode == "MEMOIZE":
+            memo.append(pushed[-1] if pushed else None)
+        elif opcode in ("BINGET", "LONG_BINGET"):
+            index = int(str(argument))
+            pushed.append(memo[index] if index < len(memo) else None)
+        elif opcode != "FRAME":
+            if opcode == "STACK_GLOBAL":
+                yield ".".join(map(str, pushed[-2:]))
+            pushed.append(argument if isinstance(argument, str) else None)
 
 
 def _pickle_operations(path: Path) -> Iterator[tuple[str, object]]:

@@ -148,6 +148,9 @@ def test_picture_refuses(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["2", str(tmp_path / "file" / "graph.png")]) == 1
     assert "cannot write" in capsys.readouterr().err
+    (tmp_path / "thesis.tex").write_text("Attention")
+    assert main(["2", str(tmp_path / "thesis.tex")]) == 1
+    assert "thesis.tex exists and is not a PNG" in capsys.readouterr().err
     for dim in ("0", "9", "four"):
         with pytest.raises(SystemExit):
             main([dim, str(tmp_path / "graph.png")])

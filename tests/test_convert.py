@@ -2,8 +2,10 @@
 
 import functools
 import io
+import os
 import random
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 import an_jax
 from an_jax import functional
+from an_jax.evaluation.inputs import find_checkpoints
 from convert.__main__ import main
 from convert.torch_file import read_state_dict
 from convert.torch_layout import torch_layout
@@ -185,3 +188,42 @@ def test_round_trip_without_counters(tmp_path):
     assert run(tmp_path / "x.pth", tmp_path / "checkpoint") == 0
     assert run("--to-torch", tmp_path / "checkpoint", tmp_path / "back.pth") == 0
     assert_same(torch.load(tmp_path / "back.pth", weights_only=True), state_dict())
+
+
+@pytest.mark.parametrize("num_failures", [1, 9], ids=["failure", "kill"])
+def test_interrupted_replacement(num_failures, tmp_path, monkeypatch, capsys):
+    """If the second of the two renames fails, or the process dies before it, the old checkpoint is
+    found by every command."""
+    source, checkpoint = tmp_path / "x.pth", tmp_path / "checkpoints/x"
+    torch.save(state_dict(), source)
+    assert run(source, checkpoint) == 0
+    torch.save(state_dict(7), source)
+    replace, failures = os.replace, iter(range(num_failures))
+
+    def failing(old, new):
+        if Path(new) == checkpoint and next(failures, None) is not None:
+            raise OSError("disk is gone")
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", failing)
+        assert run(source, checkpoint, "--overwrite") == 1
+    assert "disk is gone" in capsys.readouterr().err
+    assert checkpoint.exists() == (num_failures == 1)
+    assert list(find_checkpoints([checkpoint.parent])) == ["x"]
+    assert_loads(checkpoint, arrays())
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["x"]
+
+
+def test_a_killed_replacement_is_found_by_name(tmp_path, capsys):
+    """A load and the next conversion find the checkpoint that a kill left under a hidden name."""
+    source, checkpoint = tmp_path / "x.pth", tmp_path / "x"
+    torch.save(state_dict(), source)
+    assert run(source, checkpoint) == 0
+    hidden = tmp_path / ".x.replaced-by-an_jax"
+    checkpoint.rename(hidden)
+    assert_loads(checkpoint, arrays())
+    assert f"restored {checkpoint}, whose replacement was interrupted\n" == capsys.readouterr().err
+    checkpoint.rename(hidden)
+    assert run(source, checkpoint) == 1
+    assert run("--to-torch", checkpoint, tmp_path / "back.pth") == 0

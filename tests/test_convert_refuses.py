@@ -2,9 +2,11 @@
 
 import argparse
 import functools
+import json
 import os
 import pickle
 import shutil
+import zipfile
 
 import orbax.checkpoint as ocp
 import pytest
@@ -120,6 +122,58 @@ def test_torchscript(tmp_path, refused):
     refused(tmp_path / "x.pth", tmp_path / "checkpoint", message="is a TorchScript archive")
 
 
+class Released(torch.nn.Module):
+    """A network of other code, saved as a whole."""
+
+    def state_dict(self):
+        return state_dict()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        (lambda: {"state_dict": state_dict(), "args": argparse.Namespace(lr=0.1)}, {}),
+        (lambda: {"model": state_dict(), "args": argparse.Namespace(lr=0.1)}, {}),
+        (Released, {}),
+        (lambda: {"model": Released()}, {}),
+        (state_dict, {"pickle_protocol": 4}),
+        (lambda: {"model": state_dict()}, {"pickle_protocol": 5}),
+    ],
+    ids=["state_dict", "model", "module", "module_inside", "protocol4", "protocol5"],
+)
+def test_the_advice_helps(content, options, zipped, tmp_path, capsys):
+    """--trust, which the error advises, reads the file. A file that only needs torch's own types is
+    not said to run code."""
+    source, destination = tmp_path / "x.pth", tmp_path / "checkpoint"
+    torch.save(content(), source, _use_new_zipfile_serialization=zipped, **options)
+    assert run(source, destination) == 1
+    error = capsys.readouterr().err
+    assert "give --trust" in error
+    assert ("would run code" in error) == (not options)
+    assert ("was saved with pickle_protocol=4 or higher" in error) == bool(options)
+    assert run(source, destination, "--trust") == 0
+    assert_loads(destination, arrays())
+
+
+def test_trusted_code_that_is_missing(tmp_path, refused, monkeypatch):
+    torch.save({"model": Released()}, tmp_path / "x.pth")
+    monkeypatch.delattr("tests.test_convert_refuses.Released")
+    message = "add the code that wrote it to PYTHONPATH"
+    refused(tmp_path / "x.pth", tmp_path / "checkpoint", "--trust", message=message)
+    (tmp_path / "x.pth").write_bytes(serialize(state_dict())[:1000])
+    refused(tmp_path / "x.pth", tmp_path / "checkpoint", "--trust", message="x.pth cannot be read")
+
+
+def test_safetensors(tmp_path, refused):
+    header = json.dumps({"fc.bias": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})
+    for padding in (0, 0x80 - len(header)):  # a header of 0x80 bytes looks like a pickle
+        text = header.encode() + b" " * padding
+        (tmp_path / "x.pth").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+        message = "is a safetensors file, which is not supported yet"
+        refused(tmp_path / "x.pth", tmp_path / "checkpoint", message=message)
+
+
 FC = torch.ones(10, 64)
 
 
@@ -186,7 +240,7 @@ def test_given_model(tmp_path, refused, capsys):
 def test_existing_destination(checkpoint, tmp_path, refused):
     source, back = tmp_path / "x.pth", tmp_path / "back.pth"
     torch.save(state_dict(7), source)
-    back.write_bytes(b"old")
+    torch.save(state_dict(), back)
     refused(source, checkpoint, message="checkpoint exists already; give --overwrite")
     refused("--to-torch", checkpoint, back, message="back.pth exists already; give --overwrite")
     assert run(source, checkpoint, "--overwrite") == 0
@@ -196,16 +250,30 @@ def test_existing_destination(checkpoint, tmp_path, refused):
     assert sorted(tmp_path.iterdir()) == sorted([source, checkpoint, back])
 
 
-@pytest.mark.parametrize(
-    ("source", "options"), [("x.pth", []), ("checkpoint", ["--to-torch"])], ids=["import", "export"]
-)
-def test_overwrites_nothing_foreign(source, options, checkpoint, tmp_path, refused):
-    """A directory that is not a checkpoint may be somebody's home."""
+def test_overwrites_no_foreign_directory(checkpoint, tmp_path, refused):
+    """A directory is replaced only if it is a converted checkpoint and holds nothing else."""
     torch.save(state_dict(), tmp_path / "x.pth")
     home = tmp_path / "home"
-    home.mkdir()
+    (home / "weights").mkdir(parents=True)
     (home / "thesis.tex").write_text("Attention")
-    refused(tmp_path / source, home, "--overwrite", *options, message="choose another destination")
+    for source, options in (("x.pth", ()), ("checkpoint", ("--to-torch",))):
+        message = "choose another destination"
+        refused(tmp_path / source, home, "--overwrite", *options, message=message)
+    (checkpoint / "thesis.tex").write_text("Attention")
+    refused(tmp_path / "x.pth", checkpoint, "--overwrite", message="also holds thesis.tex")
+    (checkpoint / "thesis.tex").unlink()
+    (checkpoint / "model.json").write_text("{}")
+    refused(tmp_path / "x.pth", checkpoint, "--overwrite", message="is not a converted checkpoint")
+
+
+def test_overwrites_no_foreign_file(checkpoint, tmp_path, refused):
+    """A file is replaced only if torch.save wrote it."""
+    (tmp_path / "thesis.tex").write_text("Attention")
+    with zipfile.ZipFile(tmp_path / "thesis.docx", "w") as archive:
+        archive.writestr("document.xml", "Attention")
+    for name in ("thesis.tex", "thesis.docx"):
+        message = f"{name} exists and is not a .pth file"
+        refused("--to-torch", checkpoint, tmp_path / name, "--overwrite", message=message)
 
 
 def test_source_is_not_a_checkpoint(tmp_path, refused):

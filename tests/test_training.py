@@ -85,20 +85,21 @@ def copy_after_first_epoch(finished, tmp_path):
     return workdir
 
 
-def interrupt_after(monkeypatch, last_step, signal_number=signal.SIGINT):
-    """Makes the next training receive a signal after a step."""
+def interrupt_after(monkeypatch, last_step, *signals):
+    """Makes the next training receive signals after a step."""
     add = loop.StepWatch.add
 
     def interrupted(watch, epoch, step, metrics):
         add(watch, epoch, step, metrics)
         if step == last_step:
-            os.kill(os.getpid(), signal_number)
+            for number in signals:
+                os.kill(os.getpid(), number)
 
     monkeypatch.setattr(loop.StepWatch, "add", interrupted)
 
 
 def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, monkeypatch, capsys):
-    """A run stopped by SIGTERM, which saves, and then by Ctrl-C, which does not, ends with the same
+    """A run stopped by SIGTERM, which saves, then by two Ctrl-C, which do not, ends with the same
     weights, bit for bit, and the same epochs in its log as an uninterrupted run."""
     workdir, steps, make = epath.Path(tmp_path / "run"), [], build.make_train_step
     changes = {"checkpoint_steps": 4, "log_steps": 2}  # these do not change the result
@@ -115,7 +116,7 @@ def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, m
         "SIGTERM: saved at step 2; run the same command again to resume" in capsys.readouterr().out
     )
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 9)
+        interrupt_after(patch, 9, signal.SIGINT, signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             loop.train(config(**changes), workdir)
     assert "resuming after step 2" in capsys.readouterr().out
@@ -130,6 +131,17 @@ def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, m
     ):
         assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-6)
         assert actual["val_top1"] == expected["val_top1"]
+
+
+def test_ctrl_c_saves(finished, tmp_path, monkeypatch, capfd):
+    workdir, before = copy_after_first_epoch(finished, tmp_path), signal.getsignal(signal.SIGINT)
+    interrupt_after(monkeypatch, 7, signal.SIGINT)
+    loop.train(config(), workdir)
+    printed = capfd.readouterr()
+    assert "Ctrl-C: saving after this step; press it again to stop at once\n" in printed.err
+    assert "Ctrl-C: saved at step 7; run the same command again to resume\n" in printed.out
+    assert (workdir / "checkpoints/7").exists()
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_killed_before_an_epoch_was_evaluated(finished, tmp_path, monkeypatch, capsys):
@@ -151,11 +163,27 @@ def test_killed_before_an_epoch_was_evaluated(finished, tmp_path, monkeypatch, c
     assert "SIGTERM: saved at step 6;" in capsys.readouterr().out
     assert not (workdir / "metrics.jsonl").exists()
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 7)
+        interrupt_after(patch, 7, signal.SIGINT, signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             loop.train(config(), workdir)
     assert curves.read_metrics(workdir)[0]["step"] == 6
     assert best_step(workdir) == 6
+
+
+def test_checkpoints_without_their_log(finished, tmp_path, capsys):
+    """A run whose checkpoints were copied elsewhere without the log evaluates its last epoch. The
+    epoch's line has no means of the training."""
+    workdir = epath.Path(tmp_path / "run")
+    shutil.copytree(finished, workdir)
+    for name in ("metrics.jsonl", "steps.jsonl", "curves.png"):
+        (workdir / name).unlink()
+    loop.train(config(), workdir)
+    (line,) = curves.read_metrics(workdir)
+    assert (line["epoch"], line["step"]) == (2, 12)
+    assert line["val_top1"] == curves.read_metrics(finished)[1]["val_top1"]
+    assert not {"loss", "train_top1", "learning_rate"} & line.keys()
+    assert "epoch   2/2  val top-1" in capsys.readouterr().out
+    assert (workdir / "curves.png").exists()
 
 
 def test_a_finished_run_is_left_alone(finished, monkeypatch):
@@ -206,6 +234,7 @@ def test_corrupt_images_and_an_unwritable_picture_do_not_end_a_run(tmp_path, mon
     monkeypatch.setattr(profile, "FIRST_STEP", 1)
     workdir = epath.Path(tmp_path / "run")
     (workdir / "curves.png").mkdir(parents=True)
+    (workdir / "config.json").write_text(config(profile_steps=2).to_json())
     loop.train(config(profile_steps=2), workdir)
     assert [line["skipped"] for line in curves.read_metrics(workdir)] == [2, 2]
     assert [line["step"] for line in read_lines(workdir / "steps.jsonl")] == [3, 4, 6, 8, 12]
@@ -292,7 +321,7 @@ STEPS = [
 
 def test_metrics_of_an_epoch():
     steps = [line | {"learning_rate": rate} for line, rate in zip(STEPS, (0.2, 0.1), strict=True)]
-    metrics = epoch_metrics(steps, {"val_top1": 0.25, "real_top1": 0.3}, skipped=4)
+    metrics = epoch_metrics(3, 9, steps, {"val_top1": 0.25, "real_top1": 0.3}, skipped=4)
     assert metrics == {
         "epoch": 3,
         "step": 9,
@@ -325,3 +354,7 @@ def test_curves_of_several_runs(finished, tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert curves.main([str(tmp_path), "--output", str(picture)]) == 1
     assert "is not a training run" in capsys.readouterr().err
+    (tmp_path / "thesis.tex").write_text("Attention")
+    assert curves.main([str(finished), "--output", str(tmp_path / "thesis.tex")]) == 1
+    assert "thesis.tex exists and is not a PNG" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").read_text() == "Attention"

@@ -1,6 +1,7 @@
 """Training runs in this process: errors that stop them, and files that these leave alone."""
 
 import dataclasses
+import json
 import shutil
 
 import jax
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 
+from an_jax.checkpoint import ModelCard
 from an_jax.data.sources import ImageList
 from an_jax.errors import InputError
 from an_jax.training import build, loop
 from an_jax.training.checkpoints import TrainCheckpoints
+from an_jax.training.validation import Validation
 from tests.digits_runs import assert_same_end, config, new_state
 
 
@@ -58,6 +61,23 @@ def test_a_loss_that_becomes_nan_is_not_saved(finished, tmp_path, monkeypatch):
         loop.train(config(checkpoint_steps=9), workdir)
 
 
+def test_a_lack_of_device_memory_names_the_field(finished, tmp_path, monkeypatch):
+    def run_out(*args):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "make_train_step", lambda *args, **options: run_out)
+        message = r"out of device memory: lower --config.batch_size, which is 240 \(RESOURCE_EX"
+        with pytest.raises(InputError, match=message):
+            loop.train(config(), tmp_path / "new")
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run/metrics.jsonl").unlink()  # the last epoch is evaluated first
+    monkeypatch.setattr(Validation, "__call__", run_out)
+    for size, message in ((120, "eval_batch_size, which is 120 "), (0, "eval_batch_size, .* 240 ")):
+        with pytest.raises(InputError, match=f"lower --config.{message}"):
+            loop.train(config(eval_batch_size=size), tmp_path / "run")
+
+
 def test_a_run_on_other_data_is_refused(finished, monkeypatch):
     opened = loop.open_train_set("digits", "")
     source = opened.source
@@ -77,10 +97,43 @@ def test_a_run_of_another_configuration_is_refused(finished):
     assert (finished / "config.json").read_text() == before
 
 
+def test_a_run_from_before_a_field_existed_resumes(finished, tmp_path, capsys):
+    """A field that config.json or model.json lacks has its default."""
+    workdir = epath.Path(tmp_path / "run")
+    shutil.copytree(finished, workdir)
+    fields = json.loads((workdir / "config.json").read_text())
+    del fields["mixup"], fields["keep_checkpoints"]
+    (workdir / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(InputError, match=r"another configuration \(mixup 0.0 -> 0.2\)"):
+        loop.train(config(mixup=0.2), workdir)
+    card = ModelCard.read(workdir)
+    source = {"trained_on": card.source["trained_on"]}
+    dataclasses.replace(card, source=source).write(workdir)
+    loop.train(config(), workdir)
+    assert "resuming after step 12" in capsys.readouterr().out
+    assert json.loads((workdir / "config.json").read_text())["mixup"] == 0.0
+    assert ModelCard.read(workdir) == card
+
+
 def test_a_checkpoint_is_refused_as_a_workdir(tmp_path, finished):
     shutil.copy(finished / "model.json", tmp_path)
     with pytest.raises(InputError, match="holds a checkpoint, not a training run"):
         loop.train(config(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.json", "is not the configuration of a training run"),
+        ("metrics.jsonl", "has a metrics.jsonl but no config.json"),
+        ("checkpoints", "has a checkpoints but no config.json"),
+    ],
+)
+def test_a_directory_of_another_project_is_not_changed(tmp_path, name, message):
+    (tmp_path / name).write_text('{"hidden_size": 768}\n')
+    with pytest.raises(InputError, match=message):
+        loop.train(config(), tmp_path)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {name: '{"hidden_size": 768}\n'}
 
 
 def test_a_damaged_step_is_named(finished, tmp_path):

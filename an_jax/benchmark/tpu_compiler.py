@@ -13,7 +13,7 @@ from an_jax import functional, parallel, zoo
 from an_jax.benchmark.chips import TPUS
 from an_jax.data.images.normalization import normalize_images
 from an_jax.errors import InputError, one_line
-from an_jax.training.config import check_config
+from an_jax.training.config import check_config, eval_batch_size
 from an_jax.training.optimizer import cosine_schedule, sgd
 from an_jax.training.step import TrainState, init_state, make_train_step
 
@@ -110,6 +110,6 @@ def lower_evaluation(
         images = normalize_images(images, preprocessing)
         return functional.apply_eval(definition, params, batch_stats, images)
 
-    shape = (config.eval_batch_size, config.image_size, config.image_size, 3)
+    shape = (eval_batch_size(config), config.image_size, config.image_size, 3)
     images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh))
     return jax.jit(logits).lower(*parallel.abstract(arrays, parallel.replicated(mesh)), images)

@@ -17,7 +17,7 @@ from an_jax.data.sources import ImageList
 from an_jax.errors import InputError, NotThereError
 from an_jax.evaluation.prediction_files import predictions_directory
 from an_jax.evaluation.scoring import References
-from an_jax.files import check_destination
+from an_jax.files import check_destination, restore_interrupted
 from an_jax.zoo import Preprocessing
 
 
@@ -91,6 +91,7 @@ def find_checkpoints(paths: list[Path]) -> dict[str, Path]:
     """
     checkpoints: dict[str, Path] = {}
     for path in paths:
+        restore_interrupted(path)
         children = sorted(path.iterdir()) if path.is_dir() else []
         inside = [c for c in children if is_checkpoint(c) and not c.name.startswith(".")]
         if is_checkpoint(path) or not inside:

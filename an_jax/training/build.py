@@ -15,6 +15,7 @@ from an_jax.checkpoint import ModelCard, restore_weights
 from an_jax.data.sets.train_sets import TrainSet
 from an_jax.data.train_pipeline import steps_per_epoch
 from an_jax.errors import InputError
+from an_jax.training.config import eval_batch_size
 from an_jax.training.optimizer import cosine_schedule, sgd
 from an_jax.training.step import TrainState, init_state, make_train_step
 from an_jax.training.validation import Validation
@@ -82,7 +83,7 @@ def build(
         seed=config.seed,
     )
     state = parallel.replicate(init_state(split, optimizer), mesh)
-    validation = Validation(split.definition, card, train_set, config.eval_batch_size, mesh)
+    validation = Validation(split.definition, card, train_set, eval_batch_size(config), mesh)
     return Training(schedule, step, state, validation)
 
 

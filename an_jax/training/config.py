@@ -7,7 +7,11 @@ from an_jax.errors import InputError
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """Returns the papers' recipe for ImageNet, with every field."""
+    """Returns the papers' recipe for ImageNet, with every field.
+
+    Runs from before a field was added resume with its default, so the default of a new field must
+    not change the training.
+    """
     config = ml_collections.ConfigDict()
     config.model = ""  # one of an_jax.list_models()
     # Checkpoint to fine-tune; its head is used if the number of classes is equal.
@@ -31,12 +35,17 @@ def default_config() -> ml_collections.ConfigDict:
     config.bn_group_size = 1  # number of devices that share normalization statistics
     config.seed = 23
 
-    config.eval_batch_size = 2048
+    config.eval_batch_size = 0  # global; 0: batch_size
     config.log_steps = 50  # steps per line of steps.jsonl
     config.checkpoint_steps = 1000  # steps between checkpoints; each epoch ends with one too
     config.keep_checkpoints = 2  # number of last checkpoints to keep, besides the best
     config.profile_steps = 0  # number of steps to profile, after the first ten
     return config
+
+
+def eval_batch_size(config: ml_collections.ConfigDict) -> int:
+    """Returns the global batch size of the validation."""
+    return config.eval_batch_size or config.batch_size
 
 
 def check_config(config: ml_collections.ConfigDict, num_devices: int) -> None:
@@ -70,9 +79,11 @@ def check_config(config: ml_collections.ConfigDict, num_devices: int) -> None:
         )
     if config.seed < 0:
         raise InputError(f"seed must be at least 0; it is {config.seed}")
-    for field in ("image_size", "eval_batch_size", "log_steps", "checkpoint_steps"):
+    for field in ("image_size", "log_steps", "checkpoint_steps"):
         if config[field] < 1:
             raise InputError(f"{field} must be at least 1; it is {config[field]}")
+    if config.eval_batch_size < 0:
+        raise InputError(f"eval_batch_size must be at least 0; it is {config.eval_batch_size}")
     if config.keep_checkpoints < 1 or config.profile_steps < 0:
         raise InputError(
             "keep_checkpoints must be at least 1 and profile_steps at least 0; "

@@ -2,13 +2,14 @@
 
 import argparse
 import io
+import math
 import sys
 from collections.abc import Sequence
 
 from etils import epath
 
 from an_jax.errors import InputError, exit_status
-from an_jax.files import write_atomically
+from an_jax.files import check_destination, why_not_png, write_atomically
 from an_jax.training.log import EPOCHS, read_lines
 
 
@@ -34,12 +35,14 @@ def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
     for workdir in workdirs:
         epochs = read_metrics(workdir)
         x = [epoch["epoch"] for epoch in epochs]
-        (line,) = left.plot(x, [epoch["loss"] for epoch in epochs], label=workdir.name)
+        (line,) = left.plot(
+            x, [epoch.get("loss", math.nan) for epoch in epochs], label=workdir.name
+        )
         color = line.get_color()
         best = max(epoch["val_top1"] for epoch in epochs)
         label = f"{workdir.name} (best {100 * best:.1f} %)"
         val = [100 * epoch["val_top1"] for epoch in epochs]
-        train = [100 * epoch["train_top1"] for epoch in epochs]
+        train = [100 * epoch.get("train_top1", math.nan) for epoch in epochs]
         right.plot(x, val, color=color, label=label)
         right.plot(x, train, color=color, linestyle=":", linewidth=1)
     left.set_yscale("log")
@@ -62,7 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=epath.Path, help="working directories of train.py")
     parser.add_argument("--output", required=True, type=epath.Path, help="PNG to write")
     args = parser.parse_args(argv)
-    return exit_status(lambda: plot_curves(args.runs, args.output))
+
+    def draw() -> None:
+        check_destination(args.output, overwrite=True, why_foreign=why_not_png)
+        plot_curves(args.runs, args.output)
+
+    return exit_status(draw)
 
 
 if __name__ == "__main__":

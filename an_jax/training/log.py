@@ -26,23 +26,32 @@ def read_lines(path: epath.Path) -> list[dict]:
     return lines
 
 
-def epoch_metrics(steps: list[dict], scores: dict[str, float], skipped: int) -> dict:
+def epoch_metrics(
+    epoch: int, step: int, steps: list[dict], scores: dict[str, float], skipped: int
+) -> dict:
     """Returns the line of metrics.jsonl about an epoch.
 
     Args:
-        steps: the epoch's lines of steps.jsonl.
+        epoch: number of the epoch, from 1.
+        step: updates made at its end.
+        steps: the epoch's lines of steps.jsonl. Without any, the result has no loss, train_top1 and
+            learning_rate.
         scores: accuracies on the validation images.
         skipped: number of images that could not be decoded.
     """
     weights = [line["steps"] for line in steps]
     rates = [line["images_per_second"] for line in steps if line["images_per_second"]]
+    means = {
+        name: float(np.average([line[key] for line in steps], weights=weights))
+        for name, key in (("loss", "loss"), ("train_top1", "top1"))
+        if steps
+    }
     return {
-        "epoch": steps[-1]["epoch"],
-        "step": steps[-1]["step"],
-        "loss": float(np.average([line["loss"] for line in steps], weights=weights)),
-        "train_top1": float(np.average([line["top1"] for line in steps], weights=weights)),
+        "epoch": epoch,
+        "step": step,
+        **means,
         **scores,
-        "learning_rate": steps[-1]["learning_rate"],
+        **({"learning_rate": steps[-1]["learning_rate"]} if steps else {}),
         "images_per_second": round(float(np.mean(rates)), 1) if rates else 0.0,
         "skipped": skipped,
     }

@@ -12,14 +12,16 @@ from an_jax import functional, parallel
 from an_jax.checkpoint import ModelCard
 from an_jax.data.sets.train_sets import TrainSet, open_train_set
 from an_jax.data.train_pipeline import Augmentation, TrainBatch, steps_per_epoch, train_batches
+from an_jax.devices import describe_devices
 from an_jax.errors import InputError
 from an_jax.files import absolute
 from an_jax.progress import progress_bar
 from an_jax.training.build import build, make_card
 from an_jax.training.checkpoints import TrainCheckpoints
-from an_jax.training.config import check_config
+from an_jax.training.config import check_config, eval_batch_size
 from an_jax.training.curves import plot_curves
 from an_jax.training.log import RunLog, epoch_metrics, is_best
+from an_jax.training.memory import explain_lack_of_memory
 from an_jax.training.messages import describe_best, describe_epoch, describe_run, say
 from an_jax.training.preemption import Preempted, Preemption
 from an_jax.training.profile import Profile
@@ -30,7 +32,7 @@ from an_jax.training.workdir import CONFIG, open_workdir
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
     """Trains a model, or resumes the run of the same configuration in the working directory.
 
-    Every process calls this. After SIGTERM it saves a checkpoint and returns.
+    Every process calls this. After SIGTERM or Ctrl-C it saves a checkpoint and returns.
 
     Args:
         config: the configuration; see `training.config`.
@@ -99,7 +101,7 @@ def _run(
             config,
             card,
             num_params=functional.count(state.params),
-            num_devices=mesh.size,
+            devices=describe_devices(),
             steps_per_epoch=steps,
             first_step=step,
         )
@@ -125,8 +127,10 @@ def _run(
         step == 0 or any(line["step"] == step for line in log.epochs)
     )
     first_epoch = (step if is_evaluated else step - 1) // steps
+    preemption = Preemption()
+    enough_memory = explain_lack_of_memory("batch_size", config.batch_size)
     try:
-        with progress, profile, Preemption() as preemption:
+        with progress, profile, preemption, enough_memory:
             for epoch in range(first_epoch, config.num_epochs):
                 epoch_began = time.perf_counter()
                 for batch in _batches(config, card, train_set, epoch, step - epoch * steps):
@@ -150,22 +154,24 @@ def _run(
                     if is_preempted:
                         raise Preempted
 
-                with preemption.stopping_at_once():
+                with (
+                    preemption.stopping_at_once(),
+                    explain_lack_of_memory("eval_batch_size", eval_batch_size(config)),
+                ):
                     scores = validate(state.params, state.batch_stats)
                 # Save the weights before logging the epoch: a logged epoch is not evaluated again.
                 if parallel.broadcast_flag(is_best(scores, log.epochs)):
                     checkpoints.save_best(step, state, scores)
                 lines = [line for line in log.steps if line["epoch"] == epoch + 1]
-                log.add_epoch(
-                    epoch_metrics(lines, scores, parallel.sum_over_processes(watch.take_skipped()))
-                )
+                skipped = parallel.sum_over_processes(watch.take_skipped())
+                log.add_epoch(epoch_metrics(epoch + 1, step, lines, scores, skipped))
                 _plot_curves(workdir)
                 seconds_left = (time.perf_counter() - epoch_began) * (config.num_epochs - epoch - 1)
                 say(describe_epoch(log.epochs[-1], config.num_epochs, seconds_left / 60))
         say(describe_best(log.epochs, workdir))
     except Preempted:
         checkpoints.wait()
-        say(f"SIGTERM: saved at step {step}; run the same command again to resume")
+        say(f"{preemption.reason}: saved at step {step}; run the same command again to resume")
 
 
 def _batches(

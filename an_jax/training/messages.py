@@ -1,5 +1,7 @@
 """The training log on the terminal, printed by process 0."""
 
+from logging import getLogger
+
 import ml_collections
 from etils import epath
 from tqdm import tqdm
@@ -14,12 +16,21 @@ def say(text: str) -> None:
         tqdm.write(text)
 
 
+def silence_failed_saves() -> None:
+    """Silences the loggers that print a traceback for each array of a failed save.
+
+    The save raises the error as well. All other loggers still print their warnings.
+    """
+    for name in ("absl", "asyncio"):  # orbax logs as absl
+        getLogger(name).setLevel("CRITICAL")
+
+
 def describe_run(
     config: ml_collections.ConfigDict,
     card: ModelCard,
     *,
     num_params: int,
-    num_devices: int,
+    devices: str,
     steps_per_epoch: int,
     first_step: int,
 ) -> str:
@@ -29,7 +40,7 @@ def describe_run(
         config: the configuration.
         card: the model's card.
         num_params: number of trained values.
-        num_devices: devices of all processes.
+        devices: the devices and processes, as `describe_devices` returns them.
         steps_per_epoch: updates in an epoch.
         first_step: updates made before this start of the run; above 0 if it resumes.
     """
@@ -37,19 +48,18 @@ def describe_run(
         f"{config.model}: {num_params / 1e6:.3f} M parameters; "
         f"{card.source['num_images']} images of {config.dataset}, {card.num_classes} classes; "
         f"{config.num_epochs} epochs of {steps_per_epoch} steps of {config.batch_size} images on "
-        f"{num_devices} device(s)"
+        f"{devices}"
     )
     return f"{line}; resuming after step {first_step}" if first_step else line
 
 
 def describe_epoch(metrics: dict, num_epochs: int, minutes_left: float) -> str:
     """Returns the line about an epoch; `metrics` are those of `log.epoch_metrics`."""
-    parts = [
-        f"epoch {metrics['epoch']:3d}/{num_epochs}",
-        f"loss {metrics['loss']:.4f}",
-        f"train top-1 {100 * metrics['train_top1']:.1f} %",
-        f"val top-1 {100 * metrics['val_top1']:.1f} %",
-    ]
+    parts = [f"epoch {metrics['epoch']:3d}/{num_epochs}"]
+    if "loss" in metrics:  # unknown if the run lost its log
+        parts.append(f"loss {metrics['loss']:.4f}")
+        parts.append(f"train top-1 {100 * metrics['train_top1']:.1f} %")
+    parts.append(f"val top-1 {100 * metrics['val_top1']:.1f} %")
     if "real_top1" in metrics:
         parts.append(f"ReaL {100 * metrics['real_top1']:.1f} %")
     parts += [f"{metrics['images_per_second']:.0f} img/s", f"{minutes_left:.1f} min left"]

@@ -1,15 +1,22 @@
 """The working directory of a run: its configuration and model card."""
 
+import dataclasses
 import json
 
 import ml_collections
 from etils import epath
 
-from an_jax.checkpoint import CARD, STEPS, ModelCard
+from an_jax.checkpoint import BEST, CARD, STEPS, ModelCard
 from an_jax.errors import InputError
 from an_jax.files import write_atomically
+from an_jax.training.config import default_config
+from an_jax.training.log import EPOCHS
+from an_jax.training.log import STEPS as LOG_STEPS
 
 CONFIG = "config.json"
+_OWN_FIELDS = {"model", "dataset", "num_epochs"}  # of every configuration
+# What a run writes besides CONFIG and CARD.
+_WRITTEN = (EPOCHS, LOG_STEPS, "tensorboard", "curves.png", "profile", STEPS, BEST)
 # A resumed run may change these: they do not change the result.
 CHANGEABLE = {
     "data_dir",
@@ -31,10 +38,7 @@ def open_workdir(workdir: epath.Path, config: ml_collections.ConfigDict, card: M
     fields = json.loads(config.to_json())
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if not (workdir / CONFIG).exists() and (workdir / CARD).exists():
-            raise InputError(
-                f"{workdir} holds a checkpoint, not a training run; choose another --workdir"
-            )
+        _check_foreign(workdir)
         if any((workdir / STEPS).glob("[0-9]*")):
             _check_same_run(workdir, fields, card)
         write_atomically(workdir / CONFIG, json.dumps(fields, indent=2) + "\n")
@@ -45,15 +49,39 @@ def open_workdir(workdir: epath.Path, config: ml_collections.ConfigDict, card: M
         raise InputError(f"cannot write to {workdir}: {error}") from error
 
 
+def _check_foreign(workdir: epath.Path) -> None:
+    """Raises InputError if a run would replace or change files of another origin."""
+    if (workdir / CONFIG).exists():
+        fields = json.loads((workdir / CONFIG).read_text())
+        if not isinstance(fields, dict) or not fields.keys() >= _OWN_FIELDS:
+            raise InputError(
+                f"{workdir / CONFIG} is not the configuration of a training run; choose another "
+                "--workdir"
+            )
+        return
+    if (workdir / CARD).exists():
+        raise InputError(
+            f"{workdir} holds a checkpoint, not a training run; choose another --workdir"
+        )
+    for name in _WRITTEN:
+        if (workdir / name).exists():
+            raise InputError(
+                f"{workdir} has a {name} but no {CONFIG}, so it may be no training run; choose "
+                f"another --workdir, or copy the run's {CONFIG} there"
+            )
+
+
 def _check_same_run(workdir: epath.Path, new: dict, card: ModelCard) -> None:
-    old = json.loads((workdir / CONFIG).read_text())
+    # Fields that are newer than the run have their defaults, which do what older versions did.
+    old = json.loads(default_config().to_json()) | json.loads((workdir / CONFIG).read_text())
     changed = [key for key in new | old if new.get(key) != old.get(key)]
     if set(changed) - CHANGEABLE:
         changes = ", ".join(f"{key} {old.get(key)} -> {new.get(key)}" for key in changed)
         raise InputError(
             f"{workdir} holds a run of another configuration ({changes}); choose another --workdir"
         )
-    if ModelCard.read(workdir) != card:
+    old_card = ModelCard.read(workdir)
+    if dataclasses.replace(old_card, source=card.source | old_card.source) != card:
         raise InputError(
             f"{workdir} holds a run on other data: the number of images or the classes differ from "
             f"its {CARD}; choose another --workdir"

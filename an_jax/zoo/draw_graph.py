@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from an_jax.errors import exit_status
-from an_jax.files import replacing
+from an_jax.files import check_destination, replacing, why_not_png
 from an_jax.models.and_or_graph import AndOrGraph, Kind, Node
 
 _STYLES = {Kind.OR: ("o", "#8ecae6"), Kind.AND: ("s", "#ffb703"), Kind.TERMINAL: ("^", "#d9d9d9")}
@@ -64,6 +64,7 @@ def draw_graph(graph: AndOrGraph, path: Path) -> None:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, markerscale=0.5)
+    check_destination(path, overwrite=True, why_foreign=why_not_png)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
 
