@@ -17,6 +17,7 @@ from tests.pictures import decode, encode
 from tests.processes import ROOT, finish, start
 from tests.small_model import random_split, save, softmax_of
 
+PNG = encode(np.zeros((8, 8, 3), np.uint8), "PNG")
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
@@ -49,7 +50,19 @@ def test_classes_are_the_sorted_folder_names(folder):
         (["val/a/x.jpg"], "no train/ in"),
         (["train/a/x.jpg", "val/a/x.jpg"], r"has 1 class folder\(s\); training needs at least 2"),
         (["train/a/x.jpg", "train/b/x.jpg", "val/c/x.jpg"], "1 folder is not among the 2"),
-        (["train/a/x.txt", "train/b/x.txt", "val/a/x.jpg"], "train holds no images"),
+        (["train/a/x.txt", "train/b/x.jpg", "val/a/x.jpg"], "train/a: .* no images but x.txt"),
+        (["train/a/x.jpg", "train/b/x/x.jpg", "val/a/x.jpg"], r"train/b: .* no images but x \("),
+        (["train/a/x.jpg", "train/b/.x.jpg", "val/a/x.jpg"], "train/b: the class folder is empty"),
+        (["train/a/x.jpg", "train/b/x.jpg", "val/a/x.txt"], "val/a: .* no images but x.txt"),
+        (["train/a/x.jpg", "train/b/x.WebP", "val/a/x.jpg"], "b: 1 image has .* for example x.W"),
+        (
+            ["train/a/x.gif", "train/a/x.tif", "train/b/x.jpg", "val/a/x.jpg"],
+            "train/a: 2 images have an unsupported format, for example x.gif",
+        ),
+        (
+            ["train/a/x.jpg", "train/b/x.jpg", "val/a/x.jpg", "val/b/x.jpg"],
+            r"val/a/x.jpg \(and 1 more\) is no JPEG or PNG file",
+        ),
     ],
 )
 def test_invalid_folders_are_refused(tmp_path, make, message):
@@ -57,7 +70,22 @@ def test_invalid_folders_are_refused(tmp_path, make, message):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=message):
-        open_train_set("folder", str(tmp_path))
+        loop.train(config(dataset="folder", data_dir=str(tmp_path)), tmp_path / "run")
+
+
+def test_hidden_folders_and_files_are_ignored(tmp_path):
+    hidden = (".ipynb_checkpoints", "__MACOSX", "@eaDir")
+    for part in ("train", "val"):
+        for name in (*hidden, "a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for file in ("x.png", ".x.png", "._x.webp"):
+                (tmp_path / part / name / file).write_bytes(PNG)
+            (tmp_path / part / name / "@eaDir").mkdir()
+    train_set = open_train_set("folder", str(tmp_path))
+    assert train_set.classes == ["a", "b"]
+    for source in (train_set.source, train_set.val_source):
+        assert source.filenames == ["a/x.png", "b/x.png"]
+        assert source.labels.tolist() == [0, 1]
 
 
 def test_missing_imagenet_is_refused(tmp_path):

@@ -58,6 +58,10 @@ def test_class_folders(tmp_path, folder):
         f"{WNIDS[7]}/readme.txt": b"7",
         f"{WNIDS[7]}/JPEG": b"8",
         f"{WNIDS[7]}/._x.JPEG": b"8",
+        f"{WNIDS[7]}/._x.webp": b"8",
+        f"{WNIDS[7]}/@eaDir/x.JPEG": b"8",
+        ".ipynb_checkpoints/x.JPEG": b"9",
+        "__MACOSX/x.JPEG": b"9",
         "README.txt": b"9",
         "wnids.txt": b"9",
     }

@@ -15,11 +15,23 @@ from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+# TensorFlow has no decoder for these formats, or one whose pixels differ from Pillow's.
+_UNSUPPORTED = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2"),
+    *(".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+_HIDDEN = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether an entry of a directory is hidden, or was made by an archiver or file server."""
+    return name.startswith(".") or name in _HIDDEN
 
 
 def list_directory(path: str) -> list[str]:
-    """Returns the sorted names of a directory's entries."""
-    return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
+    """Returns the sorted names of a directory's entries that are not hidden."""
+    names = (name.rstrip("/") for name in tf.io.gfile.listdir(path))
+    return sorted(name for name in names if not is_hidden(name))
 
 
 def is_directory(*parts: str) -> bool:
@@ -37,7 +49,11 @@ def has_folders(root: str) -> bool:
 
 
 def open_class_folders(
-    root: str, label_of: Mapping[str, int], suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    root: str,
+    label_of: Mapping[str, int],
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
+    *,
+    allow_empty: bool = False,
 ) -> ImageList:
     """Lists images that are stored in one folder per class, sorted by folder and file name.
 
@@ -47,9 +63,11 @@ def open_class_folders(
         root: directory of the class folders.
         label_of: folder name -> label.
         suffixes: lower-case file suffixes; other files are ignored.
+        allow_empty: whether class folders may be empty.
 
     Raises:
-        InputError: a folder is not one of the classes, or there are no images.
+        InputError: a folder is not one of the classes or has no image that can be read, an image
+            has an unsupported format, or there are no images.
     """
     entries = list_directory(root)
     unknown = [e for e in entries if e not in label_of and is_directory(root, e)]
@@ -63,10 +81,16 @@ def open_class_folders(
     folders = [entry for entry in entries if entry in label_of]
     paths = [posixpath.join(root, folder) for folder in folders]
     with ThreadPoolExecutor(32) as pool:  # listing a folder on gs:// takes 0.1 seconds
-        contents = list(pool.map(_list_files, paths, [suffixes] * len(paths)))
-    names = [f"{f}/{file}" for f, files in zip(folders, contents, strict=True) for file in files]
-    labels = [label_of[f] for f, files in zip(folders, contents, strict=True) for _ in files]
-    _check_not_empty(names, root, suffixes)
+        contents = list(pool.map(_list_folder, paths))
+    names, labels = [], []
+    for folder, path, entries in zip(folders, paths, contents, strict=True):
+        files = _select_images(path, entries, suffixes)
+        names += [f"{folder}/{file}" for file in files]
+        labels += [label_of[folder]] * len(files)
+        if not files and (entries or not allow_empty):
+            raise InputError(f"{path}: the class folder {_describe(entries, suffixes)}")
+    if not names:
+        raise InputError(f"{root} holds no images (looked for {', '.join(suffixes)})")
     return ImageList(names, np.array(labels, np.int32), root)
 
 
@@ -79,12 +103,15 @@ def open_flat_folder(root: str, solution: str, class_ids: Sequence[str]) -> Imag
         class_ids: WordNet id of each label.
 
     Raises:
-        InputError: there are no images, or the file lacks a column or an image.
+        InputError: there are no images or one of an unsupported format, or the file lacks a column
+            or an image.
     """
     wnid_of = _read_solution(solution)
     label_of = {wnid: label for label, wnid in enumerate(class_ids)}
-    names = _list_files(root, IMAGE_SUFFIXES)
-    _check_not_empty(names, root, IMAGE_SUFFIXES)
+    entries = list_directory(root)
+    names = _select_images(root, entries, IMAGE_SUFFIXES)
+    if not names:
+        raise InputError(f"{root} {_describe(entries, IMAGE_SUFFIXES)}")
     wnids = [wnid_of.get(posixpath.splitext(name)[0], "") for name in names]
     unlabelled = [name for name, wnid in zip(names, wnids, strict=True) if wnid not in label_of]
     if unlabelled:
@@ -105,11 +132,25 @@ def _read_solution(path: str) -> dict[str, str]:
         raise InputError(f"{path} lacks ImageId or PredictionString: get it again") from error
 
 
-def _list_files(folder: str, suffixes: tuple[str, ...]) -> list[str]:
-    names = list_directory(folder) if is_directory(folder) else []
-    return [n for n in names if n.lower().endswith(suffixes) and not n.startswith(".")]
+def _list_folder(folder: str) -> list[str]:
+    return list_directory(folder) if is_directory(folder) else []
 
 
-def _check_not_empty(names: Sequence[str], root: str, suffixes: tuple[str, ...]) -> None:
-    if not names:
-        raise InputError(f"{root} holds no images (looked for {', '.join(suffixes)})")
+def _select_images(folder: str, entries: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:
+    """Selects entries by suffix. Raises InputError on an image of an unsupported format."""
+    unsupported = [entry for entry in entries if entry.lower().endswith(_UNSUPPORTED)]
+    if unsupported:
+        count = "1 image has" if len(unsupported) == 1 else f"{len(unsupported):,} images have"
+        raise InputError(
+            f"{folder}: {count} an unsupported format, for example {unsupported[0]}. Convert to "
+            "JPEG or PNG"
+        )
+    return [entry for entry in entries if entry.lower().endswith(suffixes)]
+
+
+def _describe(entries: Sequence[str], suffixes: tuple[str, ...]) -> str:
+    """Says what lies in a folder without images."""
+    if not entries:
+        return "is empty. Remove it or add images"
+    examples = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
+    return f"holds no images but {examples} (looked for {', '.join(suffixes)} directly in it)"

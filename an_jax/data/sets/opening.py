@@ -94,7 +94,7 @@ def _open_directory(image_set: ImageSet, data_dir: str) -> Source | None:
 def _open_folder(image_set: ImageSet, root: str, data_dir: str) -> ImageList:
     if image_set.solution is None or has_folders(root):
         suffixes = (".mp4",) if image_set.num_frames else IMAGE_SUFFIXES
-        return open_class_folders(root, image_set.label_of, suffixes)
+        return open_class_folders(root, image_set.label_of, suffixes, allow_empty=True)
     solution = _find_above(image_set.solution, root, data_dir)
     if solution is None:
         raise InputError(

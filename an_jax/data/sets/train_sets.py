@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Callable, Sequence
 
 from an_jax.data.folders import is_directory, list_directory, open_class_folders
+from an_jax.data.headers import check_headers
 from an_jax.data.prepared import open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
@@ -118,7 +119,8 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
         data_dir: directory of the images; may be gs://. "digits" needs none.
 
     Raises:
-        InputError: the name is unknown, or the directory does not hold the images.
+        InputError: the name is unknown, the directory does not hold the images, or a validation
+            image of this process is no JPEG or PNG.
     """
     if name not in TRAIN_SETS:
         raise InputError(f"unknown dataset {name!r}; choose one of {', '.join(TRAIN_SETS)}")
@@ -127,6 +129,9 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
         problem = f"no directory {data_dir}" if data_dir else "no data directory given"
         raise InputError(f"{problem}: set --config.data_dir=DATA to the directory of the images")
     try:
-        return TRAIN_SETS[name](data_dir)
+        train_set = TRAIN_SETS[name](data_dir)
+        if isinstance(train_set.val_source, ImageList):
+            check_headers(train_set.val_source)
+        return train_set
     except tf.errors.OpError as error:
         raise InputError(f"{name} in {data_dir} cannot be read: {error.message}") from error
