@@ -13,7 +13,7 @@ from an_jax.errors import InputError
 from an_jax.training import curves, loop
 from an_jax.training.build import initial_weights
 from tests.digits_runs import config, read_last
-from tests.pictures import decode, encode
+from tests.pictures import decode, encode, noise
 from tests.processes import ROOT, finish, start
 from tests.small_model import random_split, save, softmax_of
 
@@ -119,6 +119,19 @@ def test_from_a_checkpoint_of_other_classes(folder, tmp_path):
     images = [decode((folder / "val" / name).read_bytes()) for name in val.filenames]
     probabilities = softmax_of(run, images, card.preprocessing)
     assert np.mean(probabilities.argmax(axis=1) == val.labels) == best["val_top1"]
+
+
+def test_fewer_than_five_classes(tmp_path):
+    for part in ("train", "val"):
+        for i in range(16):
+            path = tmp_path / part / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(noise(8, 8, i), "PNG"))
+    run = epath.Path(tmp_path / "run")
+    loop.train(config(dataset="folder", data_dir=str(tmp_path), batch_size=16), run)
+    for line in curves.read_metrics(run):
+        assert 0 <= line["val_top1"] <= line["val_top5"] == 1
+    assert load_model(run)(jnp.zeros((1, 8, 8, 3))).shape == (1, 2)
 
 
 def new(num_classes):

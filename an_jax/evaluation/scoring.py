@@ -157,8 +157,7 @@ def _perturbation(test_set: TestSet, load: Load, references: References) -> tupl
 
 
 def _top_accuracies(predictions: Predictions, space: str = ALL) -> dict[str, float]:
-    classes, labels = predictions.classes[space], predictions.labels
-    return {f"top{k}": metrics.top_k_accuracy(classes, labels, k) for k in (1, 5)}
+    return metrics.top_accuracies(predictions.classes[space], predictions.labels)
 
 
 def _select_classes(predictions: Predictions, classes: str) -> Predictions:
