@@ -136,7 +136,9 @@ def test_imagenet_o(evaluated, truth):
     confidence = both.max(axis=1) / both.sum(axis=1)
     is_outside = np.arange(len(both)) < len(outside)
     entry = entries(evaluated)["imagenet-o"]
-    assert entry["n"] == len(both)
+    assert (entry["n"], entry["aupr_n"]) == (len(outside), len(both))
+    assert entry["expected"] == 2_000
+    assert f"imagenet-o: aupr_n = {len(both)} of 12000" in (evaluated / "results.md").read_text()
     assert entry["aupr"] == pytest.approx(average_precision_score(is_outside, -confidence))
     published = [subset("imagenet-a")[classes.index(label)] for label in labels]
     for k in (1, 5):
@@ -204,7 +206,8 @@ def test_imagenet_c(tmp_path, small_checkpoint, archives, monkeypatch, extra):
     check_imagenet_c(entry, {name: np.mean(h[:, 0]) for name, h in hits.items()}, extra)
     benchmark = [h for name, h in hits.items() if "/" in name and not is_extra(name)]
     assert entry["top5"] == pytest.approx(np.mean([h.any(axis=1).mean() for h in benchmark]))
-    assert entry["n"] == len(hits["imagenet-1k"]) + sum(map(len, benchmark)) == 20 + 15 * 5 * 2
+    assert entry["n"] == sum(map(len, benchmark)) == 15 * 5 * 2
+    assert entry["relative_mce_n"] == 20 + 15 * 5 * 2
     assert is_cropped == {name: name != "imagenet-1k" for name in hits}
 
 
@@ -233,7 +236,7 @@ def test_imagenet_c_without_the_extra_corruptions():
         n, scores = score(partial, lambda name: one, references)
         complete = EXTRA_CORRUPTIONS[:-1] if available else ()
         check_imagenet_c(scores, dict.fromkeys((*test_set.image_sets, *available), 0.5), complete)
-        assert (n, scores["top5"]) == (2 * 76, 1)
+        assert (n, scores["relative_mce_n"], scores["top5"]) == (2 * 75, 2 * 76, 1)
 
 
 def slow_distance(probabilities):
