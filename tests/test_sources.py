@@ -26,6 +26,7 @@ from tests.pictures import JPEG, SPOILT, decode, encode, in_memory, noise
 
 WNIDS = imagenet_wnids()
 SMALL = Preprocessing(image_size=8, crop_pct=1.0)
+V2_FOLDER = "imagenetv2-matched-frequency-format-val"
 FOLDERS = ["imagenet-1k/val", "imagenet-1k/Data/CLS-LOC/val", "imagenet-1k/ILSVRC/Data/CLS-LOC/val"]
 FOLDERS += ["ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val", "imagenet-1k"]
 
@@ -171,6 +172,25 @@ def test_archive_folder_inside_the_set_folder(tmp_path):
     for name, label in (("imagenetv2-topimages", 10), ("imagenet-a", 6)):
         source = open_image_set(name, str(tmp_path), True)
         assert source.labels.tolist() == [label]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("imagenetv2-matched-frequency", f"imagenetv2-matched-frequency/{V2_FOLDER}/7"),
+        ("imagenetv2-threshold0.7", "imagenetv2-threshold0.7/imagenetv2-threshold0.7-format-val/7"),
+        ("imagenetv2-topimages", "imagenetv2-top-images/imagenetv2-top-images-format-val/7"),
+        ("imagenetv2-topimages", "imagenetv2-top-images/7"),
+        (
+            "imagenetv2-topimages",
+            "imagenetv2-top-images-format-val/imagenetv2-top-images-format-val/7",
+        ),
+        ("imagenet-c/fog/3", f"imagenet-c/weather/fog/3/{WNIDS[7]}"),
+    ],
+)
+def test_archive_in_its_own_folder(tmp_path, name, path):
+    put(tmp_path, f"{path}/a.jpeg", b"1")
+    assert open_image_set(name, str(tmp_path), True).labels.tolist() == [7]
 
 
 def test_missing_images_are_counted(tmp_path):
