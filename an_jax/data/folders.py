@@ -1,10 +1,11 @@
-"""Lists of images from class folders, or from one folder with ILSVRC's solution file.
+"""Lists of images from class folders, or from one folder with labels in a file or in the names.
 
 Directories are strings, local or gs://.
 """
 
 import csv
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,10 +43,16 @@ def is_directory(*parts: str) -> bool:
 def has_folders(root: str) -> bool:
     """Whether a directory holds folders.
 
-    Tests only the first 100 entries: each test is a slow request on gs://, and a flat folder has
-    50,000 files.
+    Does not test entries that are named like images: each test is a slow request on gs://, and a
+    flat folder has 50,000 files.
     """
-    return any(is_directory(root, entry) for entry in list_directory(root)[:100])
+    entries = (e for e in list_directory(root) if not e.lower().endswith(IMAGE_SUFFIXES))
+    return any(is_directory(root, entry) for entry in entries)
+
+
+def has_labels_in_names(root: str) -> bool:
+    """Whether the images of a directory are named NAME_WNID.JPEG, as in Hugging Face's archives."""
+    return any(_wnid_in_name(name) for name in list_directory(root))
 
 
 def open_class_folders(
@@ -94,30 +101,33 @@ def open_class_folders(
     return ImageList(names, np.array(labels, np.int32), root)
 
 
-def open_flat_folder(root: str, solution: str, class_ids: Sequence[str]) -> ImageList:
-    """Lists the images of one folder, with labels from ILSVRC's LOC_val_solution.csv.
+def open_flat_folder(root: str, solution: str | None, class_ids: Sequence[str]) -> ImageList:
+    """Lists the images of one folder, with labels from ILSVRC's LOC_val_solution.csv or the names.
 
     Args:
         root: directory of the images.
-        solution: path of the CSV file.
+        solution: path of the CSV file; None if the images are named NAME_WNID.JPEG.
         class_ids: WordNet id of each label.
 
     Raises:
         InputError: there are no images or one of an unsupported format, or the file lacks a column
             or an image.
     """
-    wnid_of = _read_solution(solution)
     label_of = {wnid: label for label, wnid in enumerate(class_ids)}
     entries = list_directory(root)
     names = _select_images(root, entries, IMAGE_SUFFIXES)
     if not names:
         raise InputError(f"{root} {_describe(entries, IMAGE_SUFFIXES)}")
-    wnids = [wnid_of.get(posixpath.splitext(name)[0], "") for name in names]
+    if solution is None:
+        wnids = [_wnid_in_name(name) for name in names]
+    else:
+        wnid_of = _read_solution(solution)
+        wnids = [wnid_of.get(posixpath.splitext(name)[0], "") for name in names]
     unlabelled = [name for name, wnid in zip(names, wnids, strict=True) if wnid not in label_of]
     if unlabelled:
         raise InputError(
-            f"{solution} has no class for {len(unlabelled)} of the images in {root}, "
-            f"for example {unlabelled[0]}"
+            f"{solution or 'The file name'} has no class for {len(unlabelled)} of the images in "
+            f"{root}, for example {unlabelled[0]}"
         )
     return ImageList(names, np.array([label_of[wnid] for wnid in wnids], np.int32), root)
 
@@ -130,6 +140,11 @@ def _read_solution(path: str) -> dict[str, str]:
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
     except (KeyError, IndexError, AttributeError) as error:
         raise InputError(f"{path} lacks ImageId or PredictionString: get it again") from error
+
+
+def _wnid_in_name(name: str) -> str:
+    match = re.search(r"_(n\d{8})\.[^.]+$", name)
+    return match[1] if match else ""
 
 
 def _list_folder(folder: str) -> list[str]:

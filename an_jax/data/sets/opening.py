@@ -5,6 +5,7 @@ import posixpath
 from an_jax.data.folders import (
     IMAGE_SUFFIXES,
     has_folders,
+    has_labels_in_names,
     is_directory,
     list_directory,
     open_class_folders,
@@ -96,7 +97,7 @@ def _open_folder(image_set: ImageSet, root: str, data_dir: str) -> ImageList:
         suffixes = (".mp4",) if image_set.num_frames else IMAGE_SUFFIXES
         return open_class_folders(root, image_set.label_of, suffixes, allow_empty=True)
     solution = _find_above(image_set.solution, root, data_dir)
-    if solution is None:
+    if solution is None and not has_labels_in_names(root):
         raise InputError(
             f"{root} has no class folders: sort the images into folders named by wnid, or put "
             f"ILSVRC's {image_set.solution} beside them"

@@ -52,6 +52,8 @@ def read_real_labels(data_dir: str) -> list[list[int]]:
 def match_labels(filenames: Iterable[str], labels: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     """Returns the label set of each file, by the number in a name ILSVRC2012_val_00000001.JPEG.
 
+    Hugging Face's archive has the class behind it: ILSVRC2012_val_00000001_n01751748.JPEG.
+
     Raises:
         InputError: a name has no such number.
     """
@@ -59,7 +61,7 @@ def match_labels(filenames: Iterable[str], labels: Sequence[Sequence[int]]) -> l
 
 
 def _image_number(filename: str) -> int:
-    match = re.search(r"ILSVRC2012_val_(\d{8})\b", filename)
+    match = re.search(r"ILSVRC2012_val_(\d{8})(?!\d)", filename)
     if not match or not 1 <= int(match[1]) <= NUM_IMAGES:
         raise InputError(
             f"imagenet-1k-reassessed needs the original file names, such as "

@@ -5,7 +5,14 @@ import dataclasses
 import posixpath
 from collections.abc import Callable, Sequence
 
-from an_jax.data.folders import is_directory, list_directory, open_class_folders
+from an_jax.data.folders import (
+    has_folders,
+    has_labels_in_names,
+    is_directory,
+    list_directory,
+    open_class_folders,
+    open_flat_folder,
+)
 from an_jax.data.headers import check_headers
 from an_jax.data.prepared import open_tfds
 from an_jax.data.sets import digits
@@ -62,8 +69,12 @@ def _open_imagenet(data_dir: str) -> TrainSet:
     source: ImageList | TfdsSplit | None
     folder = next((folder for folder in _TRAIN if is_directory(data_dir, folder)), None)
     if folder is not None:
-        label_of = {wnid: label for label, wnid in enumerate(imagenet_wnids())}
-        source = open_class_folders(posixpath.join(data_dir, folder), label_of)
+        root = posixpath.join(data_dir, folder)
+        if has_folders(root) or not has_labels_in_names(root):
+            label_of = {wnid: label for label, wnid in enumerate(imagenet_wnids())}
+            source = open_class_folders(root, label_of)
+        else:
+            source = open_flat_folder(root, None, imagenet_wnids())
     else:
         source = open_tfds("imagenet2012", "train", data_dir)
     if source is None:
@@ -78,8 +89,11 @@ def _open_imagenet(data_dir: str) -> TrainSet:
     with contextlib.suppress(NotThereError):
         real_labels = read_real_labels(data_dir)
     if real_labels is not None:
-        # Fails unless the images have their original names.
-        match_labels([val_source.name(0)], real_labels)
+        try:
+            match_labels([val_source.name(0)], real_labels)
+        except InputError as error:
+            print(f"note: ReaL accuracy is not measured: {error}")
+            real_labels = None
     return TrainSet(source, val_source, 1000, real_labels=real_labels)
 
 
