@@ -203,6 +203,13 @@ def test_unreadable_folder(tmp_path, check, monkeypatch):
     assert re.search("imagenet-a wrong .* permission denied fix", out)
 
 
+def test_byte_order_mark_and_home_directory(tmp_path, check, monkeypatch):
+    put(tmp_path, ["imagenet-1k"])
+    (tmp_path / "imagenet-1k/real.json").write_text(json.dumps(REAL), encoding="utf-8-sig")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "real.json ok 50,000" in check("imagenet-1k-reassessed", data_dir="~")
+
+
 def test_bad_arguments(tmp_path, check):
     absent = tmp_path / "absent"
     assert check("all", data_dir=absent) == f"error: no data directory {absent}"

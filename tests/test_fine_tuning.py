@@ -1,5 +1,7 @@
 """Class folders of the user: fine-tuning a checkpoint of other classes, and from scratch."""
 
+import unicodedata
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -86,6 +88,26 @@ def test_hidden_folders_and_files_are_ignored(tmp_path):
     for source in (train_set.source, train_set.val_source):
         assert source.filenames == ["a/x.png", "b/x.png"]
         assert source.labels.tolist() == [0, 1]
+
+
+def test_composed_and_decomposed_names_are_one_class(tmp_path, monkeypatch):
+    """macOS stores names decomposed; `~` stands for the home directory."""
+    names = ["\u00e9tude", "zoo"]
+    for part, form in (("train", "NFD"), ("val", "NFC")):
+        for name in names:
+            path = tmp_path / part / unicodedata.normalize(form, name) / "x.png"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(PNG)
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    train_set = open_train_set("folder", f"~/{tmp_path.name}")
+    assert train_set.classes == names[::-1]
+    for source in (train_set.source, train_set.val_source):
+        labels = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names[::-1])}
+        found = [unicodedata.normalize("NFC", name.split("/")[0]) for name in source.filenames]
+        assert [labels[name] for name in found] == source.labels.tolist()
+    (tmp_path / "train" / names[0]).mkdir()
+    with pytest.raises(InputError, match="two class folders have the same name"):
+        open_train_set("folder", str(tmp_path))
 
 
 def test_missing_imagenet_is_refused(tmp_path):

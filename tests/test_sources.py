@@ -87,7 +87,9 @@ def test_flat_folder(tmp_path, folder, beside):
     solution = ["ImageId,PredictionString", f"val_3,{WNIDS[5]} 1 2 3 4 {WNIDS[5]} 5 6 7 8 "]
     solution += [f"val_1,{WNIDS[999]} 0 0 9 9 ", f"val_2,{WNIDS[0]} 0 0 9 9 ", f"val_4,{WNIDS[1]} "]
     where = (tmp_path / folder).parent if beside else tmp_path / folder.split("/")[0]
-    put(where, "LOC_val_solution.csv", "\n".join(solution).encode())
+    # Some editors and spreadsheets write a byte order mark.
+    encoding = "utf-8-sig" if beside else "utf-8"
+    put(where, "LOC_val_solution.csv", "\n".join(solution).encode(encoding))
     expected = [("val_1.JPEG", 999), ("val_2.JPEG", 0), ("val_3.JPEG", 5)]
     assert read(open_partial(tmp_path)) == [(name, i, name.encode()) for name, i in expected]
 

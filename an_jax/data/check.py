@@ -8,6 +8,7 @@ nothing is downloaded. The exit status is 0 if all sets are ok, otherwise 1.
 
 import argparse
 import itertools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -58,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "to get them.",
     )
     parser.add_argument(
-        "--data_dir", required=True, help="directory of the test sets; may be gs://"
+        "--data_dir",
+        required=True,
+        type=os.path.expanduser,
+        help="directory of the test sets; may be gs://",
     )
     parser.add_argument(
         "--datasets",

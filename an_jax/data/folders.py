@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from an_jax.data.sources import ImageList
+from an_jax.data.text_files import compose, read_text
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 
@@ -68,7 +69,7 @@ def open_class_folders(
 
     Args:
         root: directory of the class folders.
-        label_of: folder name -> label.
+        label_of: folder name -> label; compared in Unicode's composed form.
         suffixes: lower-case file suffixes; other files are ignored.
         allow_empty: whether class folders may be empty.
 
@@ -76,8 +77,9 @@ def open_class_folders(
         InputError: a folder is not one of the classes or has no image that can be read, an image
             has an unsupported format, or there are no images.
     """
+    label_of = {compose(name): label for name, label in label_of.items()}
     entries = list_directory(root)
-    unknown = [e for e in entries if e not in label_of and is_directory(root, e)]
+    unknown = [e for e in entries if compose(e) not in label_of and is_directory(root, e)]
     if unknown:
         count = "1 folder is" if len(unknown) == 1 else f"{len(unknown):,} folders are"
         examples = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
@@ -85,7 +87,7 @@ def open_class_folders(
             f"{root}: {count} not among the {len(set(label_of.values())):,} classes ({examples}). "
             f"Expected folders such as {next(iter(label_of))}"
         )
-    folders = [entry for entry in entries if entry in label_of]
+    folders = [entry for entry in entries if compose(entry) in label_of]
     paths = [posixpath.join(root, folder) for folder in folders]
     with ThreadPoolExecutor(32) as pool:  # listing a folder on gs:// takes 0.1 seconds
         contents = list(pool.map(_list_folder, paths))
@@ -93,7 +95,7 @@ def open_class_folders(
     for folder, path, entries in zip(folders, paths, contents, strict=True):
         files = _select_images(path, entries, suffixes)
         names += [f"{folder}/{file}" for file in files]
-        labels += [label_of[folder]] * len(files)
+        labels += [label_of[compose(folder)]] * len(files)
         if not files and (entries or not allow_empty):
             raise InputError(f"{path}: the class folder {_describe(entries, suffixes)}")
     if not names:
@@ -134,11 +136,10 @@ def open_flat_folder(root: str, solution: str | None, class_ids: Sequence[str]) 
 
 def _read_solution(path: str) -> dict[str, str]:
     """Image name without suffix -> WordNet id."""
-    with tf.io.gfile.GFile(path) as file:
-        rows = csv.DictReader(file.read().splitlines())
     try:
+        rows = csv.DictReader(read_text(path).splitlines())
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-    except (KeyError, IndexError, AttributeError) as error:
+    except (KeyError, IndexError, AttributeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} lacks ImageId or PredictionString: get it again") from error
 
 

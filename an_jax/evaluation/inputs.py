@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def find_checkpoints(paths: list[Path]) -> dict[str, Path]:
             inside = [path]
             ModelCard.read(path)
         for checkpoint in inside:
-            name = checkpoint.absolute().name
+            name = Path(os.path.abspath(checkpoint)).name  # also that of ".."
             if name in checkpoints:
                 raise InputError(
                     f"two checkpoints are named {name}: {checkpoints[name]} and {checkpoint}; "

@@ -8,6 +8,7 @@ import json
 import posixpath
 
 from an_jax.data.sets.image_sets import PERTURBATIONS
+from an_jax.data.text_files import read_text
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 
@@ -28,8 +29,7 @@ def read_alexnet_p(data_dir: str) -> dict[str, dict[str, float]] | None:
     if not tf.io.gfile.exists(path):
         return None
     try:
-        with tf.io.gfile.GFile(path) as file:
-            content = json.load(file)
+        content = json.loads(read_text(path))
         return {key: {p: float(content[key][p]) for p in PERTURBATIONS} for key in KEYS}
     except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
         raise InputError(

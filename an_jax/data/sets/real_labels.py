@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from an_jax.data.prepared import open_tfds
 from an_jax.data.sources import TfdsSplit
+from an_jax.data.text_files import read_text
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError, NotThereError
 
@@ -72,8 +73,7 @@ def _image_number(filename: str) -> int:
 
 def _read_json(path: str) -> list[list[int]]:
     try:
-        with tf.io.gfile.GFile(path) as file:
-            labels = json.load(file)
+        labels = json.loads(read_text(path))
     except (ValueError, tf.errors.OpError) as error:
         raise InputError(f"{path} is not valid JSON: download it again") from error
     if not isinstance(labels, list):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import posixpath
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,7 @@ from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.opening import Source, open_image_set
 from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sources import ImageList, TfdsSplit
+from an_jax.data.text_files import compose
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError, NotThereError
 
@@ -106,7 +108,13 @@ def _open_folder(data_dir: str) -> TrainSet:
                 "DATA/val/CLASS/IMAGE with the same classes"
             )
     root = posixpath.join(data_dir, "train")
-    classes = [name for name in list_directory(root) if is_directory(root, name)]
+    folders = [name for name in list_directory(root) if is_directory(root, name)]
+    classes = sorted({compose(name) for name in folders})
+    if len(classes) < len(folders):
+        raise InputError(
+            f"{root}: two class folders have the same name but for how Unicode composes its "
+            "letters. Merge them"
+        )
     label_of = {name: label for label, name in enumerate(classes)}
     if len(classes) < 2:
         raise InputError(f"{root} has {len(classes)} class folder(s); training needs at least 2")
@@ -138,7 +146,7 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
     """
     if name not in TRAIN_SETS:
         raise InputError(f"unknown dataset {name!r}; choose one of {', '.join(TRAIN_SETS)}")
-    data_dir = data_dir.rstrip("/")
+    data_dir = os.path.expanduser(data_dir).rstrip("/")
     if name != "digits" and not (data_dir and is_directory(data_dir)):
         problem = f"no directory {data_dir}" if data_dir else "no data directory given"
         raise InputError(f"{problem}: set --config.data_dir=DATA to the directory of the images")
