@@ -253,6 +253,9 @@ def test_tfds_beside_real_labels(prepared, tmp_path):
     shutil.copytree(prepared[0] / "imagenet2012", tmp_path / "imagenet2012")
     put(tmp_path, "imagenet-1k/real.json", b"[]")
     assert len(open_partial(f"{tmp_path}/")) == 40
+    for name in (".DS_Store", "README.md", f"train/{WNIDS[0]}/a.JPEG", "val/notes.txt"):
+        put(tmp_path, f"imagenet-1k/{name}")
+        assert len(open_partial(f"{tmp_path}/")) == 40
 
 
 def test_solution_in_the_data_directory(tmp_path):

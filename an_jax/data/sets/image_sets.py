@@ -44,9 +44,9 @@ class ImageSet:
 
     Attributes:
         num_images: number of images, or frames of videos, in the complete set.
-        places: directories of class folders, relative to the data directory. The first existing
-            one is read; list a subdirectory before its parent.
-        tfds_name: tfds data set to read if none of the places exists.
+        places: directories of class folders, relative to the data directory. The first that holds
+            any is read; list a subdirectory before its parent.
+        tfds_name: tfds data set to read if none of the places holds any.
         tfds_split: split of that data set.
         labels: the labels that the set has, increasing.
         is_named_by_label: whether a class folder is named by its label, not by its wnid.

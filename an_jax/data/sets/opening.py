@@ -58,12 +58,14 @@ def open_image_set(name: str, data_dir: str | None, allow_partial: bool) -> Sour
 
 
 def find_folder(image_set: ImageSet, data_dir: str) -> str | None:
-    """Returns the first of the set's places that exists, or None."""
-    for place in image_set.places:
-        root = posixpath.join(data_dir, place)
-        if is_directory(root) and not _holds_only_real_labels(root):
-            return root
-    return None
+    """Returns the first of the set's places that holds images or class folders.
+
+    If none does, returns the first that exists and holds more than ReaL's labels, or None.
+    """
+    roots = [posixpath.join(data_dir, place) for place in image_set.places]
+    roots = [root for root in roots if is_directory(root)]
+    fallback = next((root for root in roots if not _holds_only_real_labels(root)), None)
+    return next((root for root in roots if _holds_images(image_set, root)), fallback)
 
 
 def _check_complete(name: str, data_dir: str, num_images: int, expected: int) -> None:
@@ -83,10 +85,12 @@ def _open_directory(image_set: ImageSet, data_dir: str) -> Source | None:
     """Opens the set in a data directory; returns None if neither a folder nor tfds has it."""
     root = find_folder(image_set, data_dir)
     files: ImageList | TfdsSplit | None
-    if root is not None:
+    if root is not None and _holds_images(image_set, root):
         files = _open_folder(image_set, root, data_dir)
     else:
         files = _open_tfds(image_set, data_dir)
+        if files is None and root is not None:
+            files = _open_folder(image_set, root, data_dir)  # says what is wrong with it
     if files is None or image_set.num_frames is None:
         return files
     return VideoList(files, image_set.num_frames)
@@ -110,6 +114,16 @@ def _open_tfds(image_set: ImageSet, data_dir: str) -> TfdsSplit | None:
         return None
     feature = "video" if image_set.num_frames else "image"
     return open_tfds(image_set.tfds_name, image_set.tfds_split, data_dir, feature)
+
+
+def _holds_images(image_set: ImageSet, root: str) -> bool:
+    """Whether a directory holds a class folder of the set, or images if these may lie flat."""
+    entries, label_of = list_directory(root), image_set.label_of
+    if any(entry in label_of for entry in entries):
+        return True
+    return image_set.solution is not None and any(
+        entry.lower().endswith(IMAGE_SUFFIXES) for entry in entries
+    )
 
 
 def _holds_only_real_labels(root: str) -> bool:
