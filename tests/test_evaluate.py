@@ -279,6 +279,8 @@ def fails(tmp_path, capsys, checkpoints, data_dir):
     [
         ({"data_dir": None}, "imagenet-1k needs --data_dir"),
         ({"data_dir": "/nonexistent/data"}, "no data directory /nonexistent/data"),
+        ({"data_dir": "/none", "datasets": "imagenet-1k-reassessed"}, "no data directory /none"),
+        ({"data_dir": "s4://data"}, "s4://data cannot be read: File system scheme 's4' not impl"),
         ({"datasets": "imagenet-2k"}, "unknown test set 'imagenet-2k'"),
         ({"datasets": "imagenet-1k,digits"}, "one has 1000 classes, digits has 10"),
         ({"checkpoint": "/nonexistent/model"}, "no checkpoint at /nonexistent/model"),

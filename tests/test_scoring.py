@@ -19,6 +19,7 @@ from an_jax.data.sets.image_sets import (
 )
 from an_jax.data.sets.opening import open_image_set
 from an_jax.data.sets.test_sets import PUBLISHED, TEST_SETS, expand_names
+from an_jax.data.tf_on_cpu import tf
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.predictions import ALL, Predictions
 from an_jax.evaluation.scoring import References, score
@@ -285,6 +286,21 @@ def test_imagenet_p_without_alexnet():
     assert n == 3 * len(PERTURBATIONS)
     assert scores["mean_flip_probability"] == scores["mean_top5_distance"] == 0
     assert not {"mfr", "mt5d"} & scores.keys()
+
+
+def test_unreadable_references_are_not_called_damaged(
+    tmp_path, small_checkpoint, capsys, monkeypatch
+):
+    def refuse(path):
+        raise tf.errors.UnavailableError(None, None, "503")
+
+    monkeypatch.setattr(tf.io.gfile, "exists", refuse)
+    arguments = ["--checkpoint", small_checkpoint, "--data_dir", tmp_path, "--output_dir", tmp_path]
+    for name, what in (("imagenet-1k-reassessed", "ReaL's labels"), ("imagenet-p", "alexnet.json")):
+        assert run(*arguments, "--datasets", name) == 1
+        message = capsys.readouterr().err
+        assert what in message
+        assert message.endswith("cannot be read: 503\n")
 
 
 def test_damaged_table_of_alexnet(tmp_path, small_checkpoint, capsys):

@@ -342,12 +342,20 @@ def test_truncated_image_is_named(tmp_path):
 
 
 def test_deleted_image_is_named(tmp_path):
+    """It is not called corrupt."""
     path = tmp_path / "imagenet-1k" / WNIDS[0] / "a.JPEG"
     put(path.parent, "a.JPEG", JPEG)
     source = open_partial(tmp_path)
     path.unlink()
-    with pytest.raises(InputError, match=str(path)):
+    with pytest.raises(InputError, match=f"^{path} cannot be read: .*No such file"):
         list(eval_batches(source, range(1), 8, SMALL))
+
+
+def test_flat_files_before_the_class_folders(tmp_path):
+    for i in range(100):
+        put(tmp_path / "imagenet-1k/val", f"a{i}.JPEG")
+    put(tmp_path / "imagenet-1k/val", f"{WNIDS[3]}/b.JPEG")
+    assert open_partial(tmp_path).filenames == [f"{WNIDS[3]}/b.JPEG"]
 
 
 def test_digits():

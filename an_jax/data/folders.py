@@ -13,7 +13,7 @@ import numpy as np
 
 from an_jax.data.sources import ImageList
 from an_jax.data.text_files import compose, read_text
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -37,8 +37,25 @@ def list_directory(path: str) -> list[str]:
 
 
 def is_directory(*parts: str) -> bool:
-    """Whether the joined path is a directory."""
-    return tf.io.gfile.isdir(posixpath.join(*parts))
+    """Whether the joined path is a directory.
+
+    Raises:
+        tf.errors.OpError: that is unknown, for example without network or credentials.
+    """
+    try:
+        return tf.io.gfile.stat(posixpath.join(*parts)).is_directory
+    except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
+        return False
+
+
+def check_data_directory(data_dir: str) -> None:
+    """Raises InputError if a data directory does not exist or cannot be read."""
+    try:
+        is_there = is_directory(data_dir)
+    except tf.errors.OpError as error:
+        raise InputError(f"data directory {data_dir} cannot be read: {explain(error)}") from error
+    if not is_there:
+        raise InputError(f"no data directory {data_dir}")
 
 
 def has_folders(root: str) -> bool:

@@ -2,9 +2,8 @@
 
 import posixpath
 
-from an_jax.data.folders import list_directory
+from an_jax.data.folders import is_directory, list_directory
 from an_jax.data.sources import TfdsSplit
-from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 
 
@@ -23,7 +22,7 @@ def open_tfds(name: str, split: str, data_dir: str, feature: str = "image") -> T
         InputError: the data set is incomplete, lacks the split, or has no supported version.
     """
     directory = posixpath.join(data_dir, name)
-    if not tf.io.gfile.isdir(directory):
+    if not is_directory(directory):
         return None
     import tensorflow_datasets as tfds
 

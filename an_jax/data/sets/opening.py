@@ -4,6 +4,7 @@ import posixpath
 
 from an_jax.data.folders import (
     IMAGE_SUFFIXES,
+    check_data_directory,
     has_folders,
     has_labels_in_names,
     is_directory,
@@ -16,7 +17,7 @@ from an_jax.data.prepared import open_tfds
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet
 from an_jax.data.sources import ImageList, TfdsSplit
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError, NotThereError
 
 Source = ImageList | TfdsSplit | VideoList
@@ -41,12 +42,11 @@ def open_image_set(name: str, data_dir: str | None, allow_partial: bool) -> Sour
     if data_dir is None:
         raise InputError(f"{name} needs --data_dir")
     data_dir = data_dir.rstrip("/")
-    if not is_directory(data_dir):
-        raise InputError(f"no data directory {data_dir}")
+    check_data_directory(data_dir)
     try:
         source = _open_directory(image_set, data_dir)
     except tf.errors.OpError as error:
-        raise InputError(f"{name} in {data_dir} cannot be read: {error.message}") from error
+        raise InputError(f"{name} in {data_dir} cannot be read: {explain(error)}") from error
     if source is None:
         prepared = f" or a tfds-prepared {image_set.tfds_name}/" if image_set.tfds_name else ""
         raise NotThereError(f"no {name} in {data_dir}: expected class folders in {name}/{prepared}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from an_jax.data.prepared import open_tfds
 from an_jax.data.sources import TfdsSplit
 from an_jax.data.text_files import read_text
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError, NotThereError
 
 NUM_IMAGES = 50_000
@@ -42,12 +42,16 @@ def read_real_labels(data_dir: str) -> list[list[int]]:
 
     Raises:
         NotThereError: there are no labels in the data directory.
-        InputError: the labels are damaged.
+        InputError: the labels are damaged or cannot be read.
     """
-    labels_source = find_real_labels(data_dir)
-    if isinstance(labels_source, str):
-        return _read_json(labels_source)
-    return _read_tfds(labels_source)
+    try:
+        labels_source = find_real_labels(data_dir)
+        if isinstance(labels_source, str):
+            return _read_json(labels_source)
+        return _read_tfds(labels_source)
+    except tf.errors.OpError as error:
+        reason = explain(error)
+        raise InputError(f"ReaL's labels in {data_dir} cannot be read: {reason}") from error
 
 
 def match_labels(filenames: Iterable[str], labels: Sequence[Sequence[int]]) -> list[Sequence[int]]:
@@ -74,7 +78,7 @@ def _image_number(filename: str) -> int:
 def _read_json(path: str) -> list[list[int]]:
     try:
         labels = json.loads(read_text(path))
-    except (ValueError, tf.errors.OpError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is not valid JSON: download it again") from error
     if not isinstance(labels, list):
         raise InputError(f"{path} holds no list: download it again")

@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Callable, Sequence
 
 from an_jax.data.folders import (
+    check_data_directory,
     has_folders,
     has_labels_in_names,
     is_directory,
@@ -22,7 +23,7 @@ from an_jax.data.sets.opening import Source, open_image_set
 from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.text_files import compose
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError, NotThereError
 
 IMAGENET_SIZE = 1_281_167
@@ -147,13 +148,16 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
     if name not in TRAIN_SETS:
         raise InputError(f"unknown dataset {name!r}; choose one of {', '.join(TRAIN_SETS)}")
     data_dir = os.path.expanduser(data_dir).rstrip("/")
-    if name != "digits" and not (data_dir and is_directory(data_dir)):
-        problem = f"no directory {data_dir}" if data_dir else "no data directory given"
-        raise InputError(f"{problem}: set --config.data_dir=DATA to the directory of the images")
+    if name != "digits":
+        if not data_dir:
+            raise InputError(
+                "no data directory given: set --config.data_dir=DATA to the directory of the images"
+            )
+        check_data_directory(data_dir)
     try:
         train_set = TRAIN_SETS[name](data_dir)
         if isinstance(train_set.val_source, ImageList):
             check_headers(train_set.val_source)
         return train_set
     except tf.errors.OpError as error:
-        raise InputError(f"{name} in {data_dir} cannot be read: {error.message}") from error
+        raise InputError(f"{name} in {data_dir} cannot be read: {explain(error)}") from error
