@@ -2,11 +2,17 @@
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from an_jax.errors import InputError, exit_status
+
+
+def local_path(path: str) -> Path:
+    """Returns the path; expands ~, which shells leave alone in --output_dir=~/results."""
+    return Path(os.path.expanduser(path))
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -17,17 +23,21 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint",
         action="append",
         required=True,
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="a checkpoint, a training run, or a directory of these; may be repeated",
     )
-    add("--data_dir", help="directory of the test sets (class folders or tfds); may be gs://")
+    add(
+        "--data_dir",
+        type=os.path.expanduser,
+        help="directory of the test sets (class folders or tfds); may be gs://",
+    )
     add(
         "--datasets",
         default="imagenet-1k",
         help='comma-separated names, "published" (eight sets) or "all" (default: %(default)s)',
     )
-    add("--output_dir", required=True, type=Path, help="directory of the results")
+    add("--output_dir", required=True, type=local_path, help="directory of the results")
     add("--batch_size", type=int, default=64, help="global batch size (default: %(default)s)")
     add("--dtype", choices=["float32", "bfloat16"], default="float32", help="compute dtype")
     add("--image_size", type=int, help="side of the input (default: the checkpoint's)")

@@ -96,6 +96,7 @@ def test_imagenet_c(tmp_path, above):
     files = inside(f"{above}shot_noise/2", IMAGES) | {f"{above}shot_noise/README.txt": b"text"}
     for other in ("shot_noise/1", "gaussian_noise/2", "shot_noise/2/2"):
         files |= {f"{above}{other}/{WNIDS[1]}/{i}.JPEG": b"other" for i in range(3)}
+    files |= inside(f"__MACOSX/{above}shot_noise/2", {f"{WNIDS[1]}/a.JPEG": b"other"})
     write_tar(tmp_path / "manual/noise.tar", files)
     builder = prepare(tmp_path, "imagenet_c", "shot_noise_2")
     opened = open_tfds("imagenet_c/shot_noise_2", "test", tmp_path / "data").builder

@@ -131,6 +131,17 @@ def test_val(tmp_path, check):
     assert f" images missing: 3 classes without images: 4 ({some}) fix it, or remove" in out
 
 
+def test_class_folder_without_an_image_that_can_be_read(tmp_path, check):
+    put(tmp_path / "imagenet-a", wnids("imagenet-a"))
+    folder = tmp_path / "imagenet-a" / wnids("imagenet-a")[0]
+    (folder / "b.webp").touch()
+    assert "imagenet-a wrong" in check("imagenet-a")
+    (folder / "b.webp").rename(folder / "b.txt")
+    check("imagenet-a", status=0)
+    (folder / "a.JPEG").unlink()
+    assert f"{folder}: the class folder holds no images but b.txt" in check("imagenet-a")
+
+
 def test_too_many_images(tmp_path, check):
     put(tmp_path / "imagenet-a/imagenet-a", wnids("imagenet-a"))
     (tmp_path / "imagenet-a/imagenet-a" / wnids("imagenet-a")[0] / "b.png").touch()
@@ -190,6 +201,13 @@ def test_unreadable_folder(tmp_path, check, monkeypatch):
     monkeypatch.setattr(tf.io.gfile, "listdir", refuse)
     out = check("imagenet-a")
     assert re.search("imagenet-a wrong .* permission denied fix", out)
+
+
+def test_byte_order_mark_and_home_directory(tmp_path, check, monkeypatch):
+    put(tmp_path, ["imagenet-1k"])
+    (tmp_path / "imagenet-1k/real.json").write_text(json.dumps(REAL), encoding="utf-8-sig")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "real.json ok 50,000" in check("imagenet-1k-reassessed", data_dir="~")
 
 
 def test_bad_arguments(tmp_path, check):

@@ -196,10 +196,14 @@ def test_preprocessing_and_dtype_can_be_changed(tmp_path, checkpoints, data_dir,
     assert 1e-4 < max(difference) < 0.1
 
 
-def test_several_test_sets(tmp_path):
+def test_several_test_sets(tmp_path, monkeypatch):
+    """The paths are relative to the working and the home directory."""
     save(tmp_path / "digits", dataclasses.replace(CARD, num_classes=10))
-    arguments = ["--checkpoint", tmp_path / "digits", "--output_dir", tmp_path]
+    monkeypatch.chdir(tmp_path / "digits/weights")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = ["--checkpoint=..", "--output_dir=~", "--data_dir=~"]
     assert run(*arguments, "--datasets", "digits,digits-blur", "--batch_size", 100) == 0
+    assert {entry["model"] for entry in results(tmp_path)} == {"digits"}
     assert [(e["dataset"], e["n"], e["expected"]) for e in results(tmp_path)] == [
         ("digits", 360, 360),
         ("digits-blur", 360, 360),
@@ -275,6 +279,8 @@ def fails(tmp_path, capsys, checkpoints, data_dir):
     [
         ({"data_dir": None}, "imagenet-1k needs --data_dir"),
         ({"data_dir": "/nonexistent/data"}, "no data directory /nonexistent/data"),
+        ({"data_dir": "/none", "datasets": "imagenet-1k-reassessed"}, "no data directory /none"),
+        ({"data_dir": "s4://data"}, "s4://data cannot be read: File system scheme 's4' not impl"),
         ({"datasets": "imagenet-2k"}, "unknown test set 'imagenet-2k'"),
         ({"datasets": "imagenet-1k,digits"}, "one has 1000 classes, digits has 10"),
         ({"checkpoint": "/nonexistent/model"}, "no checkpoint at /nonexistent/model"),

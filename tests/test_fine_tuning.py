@@ -1,5 +1,7 @@
 """Class folders of the user: fine-tuning a checkpoint of other classes, and from scratch."""
 
+import unicodedata
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,10 +15,11 @@ from an_jax.errors import InputError
 from an_jax.training import curves, loop
 from an_jax.training.build import initial_weights
 from tests.digits_runs import config, read_last
-from tests.pictures import decode, encode
+from tests.pictures import decode, encode, noise
 from tests.processes import ROOT, finish, start
 from tests.small_model import random_split, save, softmax_of
 
+PNG = encode(np.zeros((8, 8, 3), np.uint8), "PNG")
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
@@ -49,7 +52,19 @@ def test_classes_are_the_sorted_folder_names(folder):
         (["val/a/x.jpg"], "no train/ in"),
         (["train/a/x.jpg", "val/a/x.jpg"], r"has 1 class folder\(s\); training needs at least 2"),
         (["train/a/x.jpg", "train/b/x.jpg", "val/c/x.jpg"], "1 folder is not among the 2"),
-        (["train/a/x.txt", "train/b/x.txt", "val/a/x.jpg"], "train holds no images"),
+        (["train/a/x.txt", "train/b/x.jpg", "val/a/x.jpg"], "train/a: .* no images but x.txt"),
+        (["train/a/x.jpg", "train/b/x/x.jpg", "val/a/x.jpg"], r"train/b: .* no images but x \("),
+        (["train/a/x.jpg", "train/b/.x.jpg", "val/a/x.jpg"], "train/b: the class folder is empty"),
+        (["train/a/x.jpg", "train/b/x.jpg", "val/a/x.txt"], "val/a: .* no images but x.txt"),
+        (["train/a/x.jpg", "train/b/x.WebP", "val/a/x.jpg"], "b: 1 image has .* for example x.W"),
+        (
+            ["train/a/x.gif", "train/a/x.tif", "train/b/x.jpg", "val/a/x.jpg"],
+            "train/a: 2 images have an unsupported format, for example x.gif",
+        ),
+        (
+            ["train/a/x.jpg", "train/b/x.jpg", "val/a/x.jpg", "val/b/x.jpg"],
+            r"val/a/x.jpg \(and 1 more\) is no JPEG or PNG file",
+        ),
     ],
 )
 def test_invalid_folders_are_refused(tmp_path, make, message):
@@ -57,6 +72,41 @@ def test_invalid_folders_are_refused(tmp_path, make, message):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=message):
+        loop.train(config(dataset="folder", data_dir=str(tmp_path)), tmp_path / "run")
+
+
+def test_hidden_folders_and_files_are_ignored(tmp_path):
+    hidden = (".ipynb_checkpoints", "__MACOSX", "@eaDir")
+    for part in ("train", "val"):
+        for name in (*hidden, "a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for file in ("x.png", ".x.png", "._x.webp"):
+                (tmp_path / part / name / file).write_bytes(PNG)
+            (tmp_path / part / name / "@eaDir").mkdir()
+    train_set = open_train_set("folder", str(tmp_path))
+    assert train_set.classes == ["a", "b"]
+    for source in (train_set.source, train_set.val_source):
+        assert source.filenames == ["a/x.png", "b/x.png"]
+        assert source.labels.tolist() == [0, 1]
+
+
+def test_composed_and_decomposed_names_are_one_class(tmp_path, monkeypatch):
+    """macOS stores names decomposed; `~` stands for the home directory."""
+    names = ["\u00e9tude", "zoo"]
+    for part, form in (("train", "NFD"), ("val", "NFC")):
+        for name in names:
+            path = tmp_path / part / unicodedata.normalize(form, name) / "x.png"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(PNG)
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    train_set = open_train_set("folder", f"~/{tmp_path.name}")
+    assert train_set.classes == names[::-1]
+    for source in (train_set.source, train_set.val_source):
+        labels = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names[::-1])}
+        found = [unicodedata.normalize("NFC", name.split("/")[0]) for name in source.filenames]
+        assert [labels[name] for name in found] == source.labels.tolist()
+    (tmp_path / "train" / names[0]).mkdir()
+    with pytest.raises(InputError, match="two class folders have the same name"):
         open_train_set("folder", str(tmp_path))
 
 
@@ -91,6 +141,19 @@ def test_from_a_checkpoint_of_other_classes(folder, tmp_path):
     images = [decode((folder / "val" / name).read_bytes()) for name in val.filenames]
     probabilities = softmax_of(run, images, card.preprocessing)
     assert np.mean(probabilities.argmax(axis=1) == val.labels) == best["val_top1"]
+
+
+def test_fewer_than_five_classes(tmp_path):
+    for part in ("train", "val"):
+        for i in range(16):
+            path = tmp_path / part / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(noise(8, 8, i), "PNG"))
+    run = epath.Path(tmp_path / "run")
+    loop.train(config(dataset="folder", data_dir=str(tmp_path), batch_size=16), run)
+    for line in curves.read_metrics(run):
+        assert 0 <= line["val_top1"] <= line["val_top5"] == 1
+    assert load_model(run)(jnp.zeros((1, 8, 8, 3))).shape == (1, 2)
 
 
 def new(num_classes):

@@ -56,6 +56,11 @@ def test_accuracies_by_hand():
     assert metrics.real_accuracy(classes, label_sets, 2) == (1.0, 3)
 
 
+def test_top5_of_fewer_than_five_classes():
+    classes, labels = np.array([[0, 1], [1, 0], [1, 0]]), np.array([0, 0, 1])
+    assert metrics.top_accuracies(classes, labels) == {"top1": 2 / 3, "top5": 1.0}
+
+
 @examples
 @given(seed=seeds)
 def test_average_precision_equals_scikit_learn(seed):

@@ -28,6 +28,8 @@ def read(source):
     [
         ("imagenet-a", "imagenet_a", "0.1.0", None, subset("imagenet-a")[::40]),
         ("imagenet-r", "imagenet_r", "0.2.0", None, subset("imagenet-r")[::40]),
+        ("imagenet-r", "imagenet_r", "0.1.0", None, subset("imagenet-r")[::40]),  # an older one
+        ("imagenetv2-topimages", "imagenet_v2", "2.0.0", "topimages", (999, 10, 0)),
         ("imagenet-sketch", "imagenet_sketch", "1.0.0", None, (0, 999, 5)),
         *(
             (f"imagenetv2-{ours}", "imagenet_v2", "3.0.0", theirs, (999, 10, 0))
@@ -91,6 +93,19 @@ def test_videos(tmp_path):
     assert [e["filename"].decode() for e in found] == expected
     assert [e["label"] for e in found] == [(3, 500)[i] for i in (first, second, second)]
     assert np.abs(np.float32(found[1]["image"]) - frames(second, 1)[0]).mean() < 12
+
+
+def test_the_newest_supported_version_is_read(tmp_path):
+    for i, version in enumerate(("4.0.0", "5.0.0", "5.1.0")):
+        examples = [{"image": io.BytesIO(jpeg(i)), "label": i, "file_name": f"{i}.JPEG"}]
+        features = {**IMAGE, "label": LABEL}
+        prepare(tmp_path, "imagenet2012", version, "validation", features, examples)
+        if i:
+            source = open_image_set("imagenet-1k", str(tmp_path), True)
+            assert read(source) == {f"{i}.JPEG": (i, jpeg(i))}
+        else:
+            with pytest.raises(InputError, match=r"holds version 4.0.0, but .* 5.1.0, 5.0.0\. "):
+                open_image_set("imagenet-1k", str(tmp_path), True)
 
 
 def test_failed_build(tmp_path):

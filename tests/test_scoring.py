@@ -19,6 +19,7 @@ from an_jax.data.sets.image_sets import (
 )
 from an_jax.data.sets.opening import open_image_set
 from an_jax.data.sets.test_sets import PUBLISHED, TEST_SETS, expand_names
+from an_jax.data.tf_on_cpu import tf
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.predictions import ALL, Predictions
 from an_jax.evaluation.scoring import References, score
@@ -136,7 +137,9 @@ def test_imagenet_o(evaluated, truth):
     confidence = both.max(axis=1) / both.sum(axis=1)
     is_outside = np.arange(len(both)) < len(outside)
     entry = entries(evaluated)["imagenet-o"]
-    assert entry["n"] == len(both)
+    assert (entry["n"], entry["aupr_n"]) == (len(outside), len(both))
+    assert entry["expected"] == 2_000
+    assert f"imagenet-o: aupr_n = {len(both)} of 12000" in (evaluated / "results.md").read_text()
     assert entry["aupr"] == pytest.approx(average_precision_score(is_outside, -confidence))
     published = [subset("imagenet-a")[classes.index(label)] for label in labels]
     for k in (1, 5):
@@ -204,7 +207,8 @@ def test_imagenet_c(tmp_path, small_checkpoint, archives, monkeypatch, extra):
     check_imagenet_c(entry, {name: np.mean(h[:, 0]) for name, h in hits.items()}, extra)
     benchmark = [h for name, h in hits.items() if "/" in name and not is_extra(name)]
     assert entry["top5"] == pytest.approx(np.mean([h.any(axis=1).mean() for h in benchmark]))
-    assert entry["n"] == len(hits["imagenet-1k"]) + sum(map(len, benchmark)) == 20 + 15 * 5 * 2
+    assert entry["n"] == sum(map(len, benchmark)) == 15 * 5 * 2
+    assert entry["relative_mce_n"] == 20 + 15 * 5 * 2
     assert is_cropped == {name: name != "imagenet-1k" for name in hits}
 
 
@@ -233,7 +237,7 @@ def test_imagenet_c_without_the_extra_corruptions():
         n, scores = score(partial, lambda name: one, references)
         complete = EXTRA_CORRUPTIONS[:-1] if available else ()
         check_imagenet_c(scores, dict.fromkeys((*test_set.image_sets, *available), 0.5), complete)
-        assert (n, scores["top5"]) == (2 * 76, 1)
+        assert (n, scores["relative_mce_n"], scores["top5"]) == (2 * 75, 2 * 76, 1)
 
 
 def slow_distance(probabilities):
@@ -282,6 +286,21 @@ def test_imagenet_p_without_alexnet():
     assert n == 3 * len(PERTURBATIONS)
     assert scores["mean_flip_probability"] == scores["mean_top5_distance"] == 0
     assert not {"mfr", "mt5d"} & scores.keys()
+
+
+def test_unreadable_references_are_not_called_damaged(
+    tmp_path, small_checkpoint, capsys, monkeypatch
+):
+    def refuse(path):
+        raise tf.errors.UnavailableError(None, None, "503")
+
+    monkeypatch.setattr(tf.io.gfile, "exists", refuse)
+    arguments = ["--checkpoint", small_checkpoint, "--data_dir", tmp_path, "--output_dir", tmp_path]
+    for name, what in (("imagenet-1k-reassessed", "ReaL's labels"), ("imagenet-p", "alexnet.json")):
+        assert run(*arguments, "--datasets", name) == 1
+        message = capsys.readouterr().err
+        assert what in message
+        assert message.endswith("cannot be read: 503\n")
 
 
 def test_damaged_table_of_alexnet(tmp_path, small_checkpoint, capsys):

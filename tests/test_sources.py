@@ -26,6 +26,7 @@ from tests.pictures import JPEG, SPOILT, decode, encode, in_memory, noise
 
 WNIDS = imagenet_wnids()
 SMALL = Preprocessing(image_size=8, crop_pct=1.0)
+V2_FOLDER = "imagenetv2-matched-frequency-format-val"
 FOLDERS = ["imagenet-1k/val", "imagenet-1k/Data/CLS-LOC/val", "imagenet-1k/ILSVRC/Data/CLS-LOC/val"]
 FOLDERS += ["ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val", "imagenet-1k"]
 
@@ -58,6 +59,10 @@ def test_class_folders(tmp_path, folder):
         f"{WNIDS[7]}/readme.txt": b"7",
         f"{WNIDS[7]}/JPEG": b"8",
         f"{WNIDS[7]}/._x.JPEG": b"8",
+        f"{WNIDS[7]}/._x.webp": b"8",
+        f"{WNIDS[7]}/@eaDir/x.JPEG": b"8",
+        ".ipynb_checkpoints/x.JPEG": b"9",
+        "__MACOSX/x.JPEG": b"9",
         "README.txt": b"9",
         "wnids.txt": b"9",
     }
@@ -82,7 +87,9 @@ def test_flat_folder(tmp_path, folder, beside):
     solution = ["ImageId,PredictionString", f"val_3,{WNIDS[5]} 1 2 3 4 {WNIDS[5]} 5 6 7 8 "]
     solution += [f"val_1,{WNIDS[999]} 0 0 9 9 ", f"val_2,{WNIDS[0]} 0 0 9 9 ", f"val_4,{WNIDS[1]} "]
     where = (tmp_path / folder).parent if beside else tmp_path / folder.split("/")[0]
-    put(where, "LOC_val_solution.csv", "\n".join(solution).encode())
+    # Some editors and spreadsheets write a byte order mark.
+    encoding = "utf-8-sig" if beside else "utf-8"
+    put(where, "LOC_val_solution.csv", "\n".join(solution).encode(encoding))
     expected = [("val_1.JPEG", 999), ("val_2.JPEG", 0), ("val_3.JPEG", 5)]
     assert read(open_partial(tmp_path)) == [(name, i, name.encode()) for name, i in expected]
 
@@ -169,6 +176,25 @@ def test_archive_folder_inside_the_set_folder(tmp_path):
         assert source.labels.tolist() == [label]
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("imagenetv2-matched-frequency", f"imagenetv2-matched-frequency/{V2_FOLDER}/7"),
+        ("imagenetv2-threshold0.7", "imagenetv2-threshold0.7/imagenetv2-threshold0.7-format-val/7"),
+        ("imagenetv2-topimages", "imagenetv2-top-images/imagenetv2-top-images-format-val/7"),
+        ("imagenetv2-topimages", "imagenetv2-top-images/7"),
+        (
+            "imagenetv2-topimages",
+            "imagenetv2-top-images-format-val/imagenetv2-top-images-format-val/7",
+        ),
+        ("imagenet-c/fog/3", f"imagenet-c/weather/fog/3/{WNIDS[7]}"),
+    ],
+)
+def test_archive_in_its_own_folder(tmp_path, name, path):
+    put(tmp_path, f"{path}/a.jpeg", b"1")
+    assert open_image_set(name, str(tmp_path), True).labels.tolist() == [7]
+
+
 def test_missing_images_are_counted(tmp_path):
     put(tmp_path, f"imagenet-1k/val/{WNIDS[0]}/a.JPEG")
     with pytest.raises(InputError, match=r": 1 of 50,000 images\. Pass --allow_partial"):
@@ -227,6 +253,9 @@ def test_tfds_beside_real_labels(prepared, tmp_path):
     shutil.copytree(prepared[0] / "imagenet2012", tmp_path / "imagenet2012")
     put(tmp_path, "imagenet-1k/real.json", b"[]")
     assert len(open_partial(f"{tmp_path}/")) == 40
+    for name in (".DS_Store", "README.md", f"train/{WNIDS[0]}/a.JPEG", "val/notes.txt"):
+        put(tmp_path, f"imagenet-1k/{name}")
+        assert len(open_partial(f"{tmp_path}/")) == 40
 
 
 def test_solution_in_the_data_directory(tmp_path):
@@ -313,12 +342,20 @@ def test_truncated_image_is_named(tmp_path):
 
 
 def test_deleted_image_is_named(tmp_path):
+    """It is not called corrupt."""
     path = tmp_path / "imagenet-1k" / WNIDS[0] / "a.JPEG"
     put(path.parent, "a.JPEG", JPEG)
     source = open_partial(tmp_path)
     path.unlink()
-    with pytest.raises(InputError, match=str(path)):
+    with pytest.raises(InputError, match=f"^{path} cannot be read: .*No such file"):
         list(eval_batches(source, range(1), 8, SMALL))
+
+
+def test_flat_files_before_the_class_folders(tmp_path):
+    for i in range(100):
+        put(tmp_path / "imagenet-1k/val", f"a{i}.JPEG")
+    put(tmp_path / "imagenet-1k/val", f"{WNIDS[3]}/b.JPEG")
+    assert open_partial(tmp_path).filenames == [f"{WNIDS[3]}/b.JPEG"]
 
 
 def test_digits():

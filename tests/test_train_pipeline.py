@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from an_jax.data.eval_pipeline import eval_batches
 from an_jax.data.prepared import open_tfds
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.train_sets import open_train_set
@@ -188,6 +189,9 @@ def test_a_damaged_tfds_file_is_an_error(prepared, tmp_path):
         InputError, match=r"the training images cannot be read: corrupted record at \d+"
     ):
         epoch(open_tfds("imagenet2012", "train", str(tmp_path)))
+    source = open_tfds("imagenet2012", "train", str(tmp_path))
+    with pytest.raises(InputError, match=r" of imagenet2012/5.1.0 .*cannot be read: corrupted rec"):
+        list(eval_batches(source, range(len(source)), 8, Preprocessing(image_size=8)))
 
 
 def test_a_missing_file_is_an_error(tmp_path):

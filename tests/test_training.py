@@ -13,6 +13,8 @@ from etils import epath
 
 from an_jax import load_model, parallel
 from an_jax.checkpoint import ModelCard, best_step
+from an_jax.data.sets.class_index import imagenet_wnids
+from an_jax.data.sets.real_labels import match_labels
 from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
@@ -301,6 +303,34 @@ def test_validation_with_real_labels(tmp_path, archives, monkeypatch):
     with_labels = [labels for labels in in_order if labels]
     assert scores["real_top1"] == np.mean([7 in labels for labels in with_labels])
     assert scores.keys() == {"val_top1", "val_top5", "real_top1", "real_top5"}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_file_names_of_hugging_face(tmp_path, archives, flat):
+    """They end in the class, which labels the images where there are no class folders."""
+    expected = open_imagenet(archives, tmp_path).val_source
+    for part in ("train", "val"):
+        for name in expected.filenames:
+            path = tmp_path / "imagenet-1k" / part / name
+            folder = path.parents[1] if flat else path.parent
+            path.rename(folder / f"{path.stem}_{path.parent.name}.JPEG")
+            if flat and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+    train_set = loop.open_train_set("imagenet", str(tmp_path))
+    for source in (train_set.source, train_set.val_source):
+        assert sorted(source.labels) == sorted(expected.labels)
+        for name, label in zip(source.filenames, source.labels, strict=True):
+            assert name.endswith(f"_{imagenet_wnids()[label]}.JPEG")
+    matched = match_labels(train_set.val_source.filenames, train_set.real_labels)
+    assert sorted(map(list, matched)) == sorted(fake_archives.REAL_LABELS)
+
+
+def test_other_file_names_do_without_real_labels(tmp_path, archives, capsys):
+    open_imagenet(archives, tmp_path)
+    for path in (tmp_path / "imagenet-1k/val").glob("*/*"):
+        path.rename(path.with_name(path.name[-8:]))
+    assert loop.open_train_set("imagenet", str(tmp_path)).real_labels is None
+    assert "note: ReaL accuracy is not measured: " in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from tests.digits_runs import assert_same_end, config, new_state
         ),
         ({"dataset": "digit"}, "unknown dataset 'digit'; choose one of imagenet, folder, digits"),
         ({"dataset": "folder"}, "no data directory given: .* --config.data_dir=DATA"),
-        ({"dataset": "imagenet", "data_dir": "/none"}, "no directory /none"),
+        ({"dataset": "imagenet", "data_dir": "/none"}, "no data directory /none"),
         ({"batch_size": 12}, "batch_size must be a multiple of the number of devices, 8"),
         ({"init_from": "/none"}, "no checkpoint at /none"),
     ],

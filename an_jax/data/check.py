@@ -8,15 +8,16 @@ nothing is downloaded. The exit status is 0 if all sets are ok, otherwise 1.
 
 import argparse
 import itertools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 
 from an_jax.data.findings import Finding, summarize
-from an_jax.data.folders import is_directory
+from an_jax.data.folders import check_data_directory
 from an_jax.data.inventory import inspect_image_set, inspect_real_labels
 from an_jax.data.sets.downloads import download_instructions
 from an_jax.data.sets.test_sets import TEST_SETS, expand_names
-from an_jax.errors import InputError, exit_status
+from an_jax.errors import exit_status
 
 
 def check(test_sets: Sequence[str], data_dir: str) -> Iterator[Finding]:
@@ -33,10 +34,9 @@ def report(test_sets: Sequence[str], data_dir: str) -> int:
     """Prints the findings and how to fix them; returns 0 if all sets are ok, otherwise 1.
 
     Raises:
-        InputError: the directory does not exist.
+        InputError: the directory does not exist or cannot be read.
     """
-    if not is_directory(data_dir):
-        raise InputError(f"no data directory {data_dir}")
+    check_data_directory(data_dir)
     status = 0
     for finding in check(test_sets, data_dir):
         print(finding, flush=True)
@@ -58,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "to get them.",
     )
     parser.add_argument(
-        "--data_dir", required=True, help="directory of the test sets; may be gs://"
+        "--data_dir",
+        required=True,
+        type=os.path.expanduser,
+        help="directory of the test sets; may be gs://",
     )
     parser.add_argument(
         "--datasets",

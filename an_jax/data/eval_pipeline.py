@@ -7,8 +7,9 @@ import numpy as np
 
 from an_jax import parallel
 from an_jax.data.images import cropping, decoding
+from an_jax.data.images.videos import VideoList
 from an_jax.data.sets.opening import Source
-from an_jax.data.tf_on_cpu import tf, without_autotune
+from an_jax.data.tf_on_cpu import explain, tf, without_autotune
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
@@ -31,7 +32,7 @@ def eval_batches(
         image uint8 [B, S, S, 3], label int32 [B], filename [B], mask bool [B] (False: padding).
 
     Raises:
-        InputError: a file cannot be decoded; the message names it.
+        InputError: a file cannot be read or decoded; the message names it.
     """
     size, interpolation = preprocessing.image_size, preprocessing.interpolation
     resized = int(size / preprocessing.crop_pct)
@@ -50,7 +51,9 @@ def eval_batches(
         try:
             batch = next(batches, None)
         except tf.errors.OpError as error:
-            raise _name_corrupt(source, share[num_read : num_read + batch_size], error) from error
+            raise _name_unreadable(
+                source, share[num_read : num_read + batch_size], error
+            ) from error
         if batch is None:
             return
         n = len(batch["label"])
@@ -125,14 +128,33 @@ def _rgb(image: tf.Tensor) -> tf.Tensor:
     return decoding.decode_rgb(image) if image.dtype == tf.string else image
 
 
-def _name_corrupt(source: Source, positions: range, error: tf.errors.OpError) -> InputError:
+def _name_unreadable(source: Source, positions: range, error: tf.errors.OpError) -> InputError:
     """Finds the file behind an error, since tf.data does not name it."""
+    files = source.videos if isinstance(source, VideoList) else source
     for position in positions:
         try:
-            for example in source.read(range(position, position + 1)):
-                _rgb(example["image"])
+            (example,) = source.read(range(position, position + 1))
+        except tf.errors.OpError as read_error:
+            if isinstance(source, VideoList) and _is_of_decoder(read_error):
+                return _call_corrupt(source, position)
+            reason = f"cannot be read: {explain(read_error)}"
+            try:
+                return InputError(f"{source.name(position)} {reason}")
+            except tf.errors.OpError:  # an example of tfds, which has its name inside
+                return InputError(f"{files.name_of(f'example {position}')} {reason}")
+        try:
+            _rgb(example["image"])
         except tf.errors.OpError:
-            name = source.name(position)
-            return InputError(f"{name} is corrupt or no {source.kind}; replace or remove it")
+            return _call_corrupt(source, position)
     first = source.name(positions[0])
-    return InputError(f"{first} or one of the next images cannot be read: {error.message}")
+    return InputError(f"{first} or one of the next images cannot be read: {explain(error)}")
+
+
+def _is_of_decoder(error: tf.errors.OpError) -> bool:
+    """Whether a video's decoder, a Python function, raised the error."""
+    return isinstance(error, (tf.errors.InvalidArgumentError, tf.errors.UnknownError))
+
+
+def _call_corrupt(source: Source, position: int) -> InputError:
+    name = source.name(position)
+    return InputError(f"{name} is corrupt or no {source.kind}; replace or remove it")

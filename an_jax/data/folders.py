@@ -1,43 +1,84 @@
-"""Lists of images from class folders, or from one folder with ILSVRC's solution file.
+"""Lists of images from class folders, or from one folder with labels in a file or in the names.
 
 Directories are strings, local or gs://.
 """
 
 import csv
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from an_jax.data.sources import ImageList
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.text_files import compose, read_text
+from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+# TensorFlow has no decoder for these formats, or one whose pixels differ from Pillow's.
+_UNSUPPORTED = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2"),
+    *(".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+_HIDDEN = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether an entry of a directory is hidden, or was made by an archiver or file server."""
+    return name.startswith(".") or name in _HIDDEN
 
 
 def list_directory(path: str) -> list[str]:
-    """Returns the sorted names of a directory's entries."""
-    return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
+    """Returns the sorted names of a directory's entries that are not hidden."""
+    names = (name.rstrip("/") for name in tf.io.gfile.listdir(path))
+    return sorted(name for name in names if not is_hidden(name))
 
 
 def is_directory(*parts: str) -> bool:
-    """Whether the joined path is a directory."""
-    return tf.io.gfile.isdir(posixpath.join(*parts))
+    """Whether the joined path is a directory.
+
+    Raises:
+        tf.errors.OpError: that is unknown, for example without network or credentials.
+    """
+    try:
+        return tf.io.gfile.stat(posixpath.join(*parts)).is_directory
+    except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
+        return False
+
+
+def check_data_directory(data_dir: str) -> None:
+    """Raises InputError if a data directory does not exist or cannot be read."""
+    try:
+        is_there = is_directory(data_dir)
+    except tf.errors.OpError as error:
+        raise InputError(f"data directory {data_dir} cannot be read: {explain(error)}") from error
+    if not is_there:
+        raise InputError(f"no data directory {data_dir}")
 
 
 def has_folders(root: str) -> bool:
     """Whether a directory holds folders.
 
-    Tests only the first 100 entries: each test is a slow request on gs://, and a flat folder has
-    50,000 files.
+    Does not test entries that are named like images: each test is a slow request on gs://, and a
+    flat folder has 50,000 files.
     """
-    return any(is_directory(root, entry) for entry in list_directory(root)[:100])
+    entries = (e for e in list_directory(root) if not e.lower().endswith(IMAGE_SUFFIXES))
+    return any(is_directory(root, entry) for entry in entries)
+
+
+def has_labels_in_names(root: str) -> bool:
+    """Whether the images of a directory are named NAME_WNID.JPEG, as in Hugging Face's archives."""
+    return any(_wnid_in_name(name) for name in list_directory(root))
 
 
 def open_class_folders(
-    root: str, label_of: Mapping[str, int], suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    root: str,
+    label_of: Mapping[str, int],
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
+    *,
+    allow_empty: bool = False,
 ) -> ImageList:
     """Lists images that are stored in one folder per class, sorted by folder and file name.
 
@@ -45,14 +86,17 @@ def open_class_folders(
 
     Args:
         root: directory of the class folders.
-        label_of: folder name -> label.
+        label_of: folder name -> label; compared in Unicode's composed form.
         suffixes: lower-case file suffixes; other files are ignored.
+        allow_empty: whether class folders may be empty.
 
     Raises:
-        InputError: a folder is not one of the classes, or there are no images.
+        InputError: a folder is not one of the classes or has no image that can be read, an image
+            has an unsupported format, or there are no images.
     """
+    label_of = {compose(name): label for name, label in label_of.items()}
     entries = list_directory(root)
-    unknown = [e for e in entries if e not in label_of and is_directory(root, e)]
+    unknown = [e for e in entries if compose(e) not in label_of and is_directory(root, e)]
     if unknown:
         count = "1 folder is" if len(unknown) == 1 else f"{len(unknown):,} folders are"
         examples = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
@@ -60,56 +104,86 @@ def open_class_folders(
             f"{root}: {count} not among the {len(set(label_of.values())):,} classes ({examples}). "
             f"Expected folders such as {next(iter(label_of))}"
         )
-    folders = [entry for entry in entries if entry in label_of]
+    folders = [entry for entry in entries if compose(entry) in label_of]
     paths = [posixpath.join(root, folder) for folder in folders]
     with ThreadPoolExecutor(32) as pool:  # listing a folder on gs:// takes 0.1 seconds
-        contents = list(pool.map(_list_files, paths, [suffixes] * len(paths)))
-    names = [f"{f}/{file}" for f, files in zip(folders, contents, strict=True) for file in files]
-    labels = [label_of[f] for f, files in zip(folders, contents, strict=True) for _ in files]
-    _check_not_empty(names, root, suffixes)
+        contents = list(pool.map(_list_folder, paths))
+    names, labels = [], []
+    for folder, path, entries in zip(folders, paths, contents, strict=True):
+        files = _select_images(path, entries, suffixes)
+        names += [f"{folder}/{file}" for file in files]
+        labels += [label_of[compose(folder)]] * len(files)
+        if not files and (entries or not allow_empty):
+            raise InputError(f"{path}: the class folder {_describe(entries, suffixes)}")
+    if not names:
+        raise InputError(f"{root} holds no images (looked for {', '.join(suffixes)})")
     return ImageList(names, np.array(labels, np.int32), root)
 
 
-def open_flat_folder(root: str, solution: str, class_ids: Sequence[str]) -> ImageList:
-    """Lists the images of one folder, with labels from ILSVRC's LOC_val_solution.csv.
+def open_flat_folder(root: str, solution: str | None, class_ids: Sequence[str]) -> ImageList:
+    """Lists the images of one folder, with labels from ILSVRC's LOC_val_solution.csv or the names.
 
     Args:
         root: directory of the images.
-        solution: path of the CSV file.
+        solution: path of the CSV file; None if the images are named NAME_WNID.JPEG.
         class_ids: WordNet id of each label.
 
     Raises:
-        InputError: there are no images, or the file lacks a column or an image.
+        InputError: there are no images or one of an unsupported format, or the file lacks a column
+            or an image.
     """
-    wnid_of = _read_solution(solution)
     label_of = {wnid: label for label, wnid in enumerate(class_ids)}
-    names = _list_files(root, IMAGE_SUFFIXES)
-    _check_not_empty(names, root, IMAGE_SUFFIXES)
-    wnids = [wnid_of.get(posixpath.splitext(name)[0], "") for name in names]
+    entries = list_directory(root)
+    names = _select_images(root, entries, IMAGE_SUFFIXES)
+    if not names:
+        raise InputError(f"{root} {_describe(entries, IMAGE_SUFFIXES)}")
+    if solution is None:
+        wnids = [_wnid_in_name(name) for name in names]
+    else:
+        wnid_of = _read_solution(solution)
+        wnids = [wnid_of.get(posixpath.splitext(name)[0], "") for name in names]
     unlabelled = [name for name, wnid in zip(names, wnids, strict=True) if wnid not in label_of]
     if unlabelled:
         raise InputError(
-            f"{solution} has no class for {len(unlabelled)} of the images in {root}, "
-            f"for example {unlabelled[0]}"
+            f"{solution or 'The file name'} has no class for {len(unlabelled)} of the images in "
+            f"{root}, for example {unlabelled[0]}"
         )
     return ImageList(names, np.array([label_of[wnid] for wnid in wnids], np.int32), root)
 
 
 def _read_solution(path: str) -> dict[str, str]:
     """Image name without suffix -> WordNet id."""
-    with tf.io.gfile.GFile(path) as file:
-        rows = csv.DictReader(file.read().splitlines())
     try:
+        rows = csv.DictReader(read_text(path).splitlines())
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-    except (KeyError, IndexError, AttributeError) as error:
+    except (KeyError, IndexError, AttributeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} lacks ImageId or PredictionString: get it again") from error
 
 
-def _list_files(folder: str, suffixes: tuple[str, ...]) -> list[str]:
-    names = list_directory(folder) if is_directory(folder) else []
-    return [n for n in names if n.lower().endswith(suffixes) and not n.startswith(".")]
+def _wnid_in_name(name: str) -> str:
+    match = re.search(r"_(n\d{8})\.[^.]+$", name)
+    return match[1] if match else ""
 
 
-def _check_not_empty(names: Sequence[str], root: str, suffixes: tuple[str, ...]) -> None:
-    if not names:
-        raise InputError(f"{root} holds no images (looked for {', '.join(suffixes)})")
+def _list_folder(folder: str) -> list[str]:
+    return list_directory(folder) if is_directory(folder) else []
+
+
+def _select_images(folder: str, entries: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:
+    """Selects entries by suffix. Raises InputError on an image of an unsupported format."""
+    unsupported = [entry for entry in entries if entry.lower().endswith(_UNSUPPORTED)]
+    if unsupported:
+        count = "1 image has" if len(unsupported) == 1 else f"{len(unsupported):,} images have"
+        raise InputError(
+            f"{folder}: {count} an unsupported format, for example {unsupported[0]}. Convert to "
+            "JPEG or PNG"
+        )
+    return [entry for entry in entries if entry.lower().endswith(suffixes)]
+
+
+def _describe(entries: Sequence[str], suffixes: tuple[str, ...]) -> str:
+    """Says what lies in a folder without images."""
+    if not entries:
+        return "is empty. Remove it or add images"
+    examples = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
+    return f"holds no images but {examples} (looked for {', '.join(suffixes)} directly in it)"

@@ -84,11 +84,11 @@ def _check_classes(image_set: ImageSet, files: ImageList) -> list[str]:
 
 def _suggest_subset(name: str, data_dir: str) -> str:
     """Names the subset of 200 classes that the folders belong to, if it is another one."""
-    root = find_folder(IMAGE_SETS[name], data_dir) if name in SUBSETS else None
-    if root is None:
+    if name not in SUBSETS:
         return ""
     try:
-        folders = set(list_directory(root))
+        root = find_folder(IMAGE_SETS[name], data_dir)
+        folders = set(list_directory(root)) if root else set()
     except tf.errors.OpError:  # this error is reported already
         return ""
     labels = {label for label, wnid in enumerate(imagenet_wnids()) if wnid in folders}

@@ -2,13 +2,15 @@
 
 import posixpath
 
+from an_jax.data.folders import is_directory, list_directory
 from an_jax.data.sources import TfdsSplit
-from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 
 
 def open_tfds(name: str, split: str, data_dir: str, feature: str = "image") -> TfdsSplit | None:
     """Opens a split that tfds prepared in `data_dir`; returns None if the data set is not there.
+
+    If tfds's current version is not there, opens the newest of the versions that tfds supports.
 
     Args:
         name: name of the data set, with "/" and its configuration if it has some.
@@ -17,9 +19,10 @@ def open_tfds(name: str, split: str, data_dir: str, feature: str = "image") -> T
         feature: name of the image or video feature.
 
     Raises:
-        InputError: the data set is incomplete or lacks the split.
+        InputError: the data set is incomplete, lacks the split, or has no supported version.
     """
-    if not tf.io.gfile.isdir(posixpath.join(data_dir, name)):
+    directory = posixpath.join(data_dir, name)
+    if not is_directory(directory):
         return None
     import tensorflow_datasets as tfds
 
@@ -29,6 +32,16 @@ def open_tfds(name: str, split: str, data_dir: str, feature: str = "image") -> T
         raise InputError(
             f"{data_dir}/{name} is an incomplete data set: remove it and prepare it again"
         ) from error
+    prepared = [v for v in list_directory(directory) if tfds.core.Version.is_valid(v)]
+    if prepared and str(builder.version) not in prepared:
+        supported = [v for v in builder.versions if str(v) in prepared]
+        if not supported:
+            known = ", ".join(map(str, builder.versions))
+            raise InputError(
+                f"{directory} holds version {', '.join(prepared)}, but tfds supports {known}. "
+                "Prepare it again"
+            )
+        builder = tfds.builder(name, data_dir=data_dir, version=str(max(supported)))
     if split not in builder.info.splits:
         raise InputError(
             f"{data_dir}/{name} has no split {split!r} of version {builder.version}. Prepare it "

@@ -4,6 +4,7 @@ All modules import TensorFlow from here.
 """
 
 import os
+import re
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # not used here, and it prints a notice
@@ -22,7 +23,15 @@ finally:
 tf.config.set_visible_devices([], "GPU")
 tf.config.set_visible_devices([], "TPU")
 
-__all__ = ["tf", "without_autotune"]
+__all__ = ["explain", "tf", "without_autotune"]
+
+
+def explain(error: tf.errors.OpError) -> str:
+    """Returns the file system's or decoder's reason; TensorFlow describes the pipeline first."""
+    line = re.sub(
+        r"\{\{.*?\}\} | \[.*", "", (error.message or type(error).__name__).splitlines()[0]
+    )
+    return re.sub(r"^.*Iterator::\S+: ", "", line)
 
 
 def without_autotune(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -1,7 +1,6 @@
 """Training batches as NumPy arrays: a function of (seed, epoch, step), prepared ahead of use."""
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from an_jax.data.images import cropping, decoding
 from an_jax.data.images.augmentation import draw, plan_augmented
 from an_jax.data.sources import ImageList, TfdsSplit
-from an_jax.data.tf_on_cpu import tf, without_autotune
+from an_jax.data.tf_on_cpu import explain, tf, without_autotune
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
@@ -169,7 +168,4 @@ def _read(dataset: tf.data.Dataset) -> Iterator[Any]:
     try:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:
-        # TensorFlow describes the pipeline first; the file system's reason comes last.
-        line = re.sub(r"\{\{.*?\}\} | \[.*", "", error.message.splitlines()[0])
-        reason = line.rpartition(": ")[2]
-        raise InputError(f"the training images cannot be read: {reason}") from error
+        raise InputError(f"the training images cannot be read: {explain(error)}") from error

@@ -59,7 +59,7 @@ def top_predictions(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits: [N, C].
 
     Returns:
-        Their columns, best first, int32 [N, 5], and their softmax probabilities, [N, 5].
+        Their columns, best first, int32 [N, min(5, C)], and their softmax probabilities.
     """
     columns = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
     return columns, jnp.take_along_axis(jax.nn.softmax(logits), columns, axis=-1)

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from an_jax import parallel
 from an_jax.checkpoint import ModelCard, check_weights, is_checkpoint
+from an_jax.data.folders import check_data_directory
 from an_jax.data.sets.alexnet_p import read_alexnet_p
 from an_jax.data.sets.image_sets import IMAGE_SETS
 from an_jax.data.sets.opening import Source, open_image_set
@@ -98,7 +100,7 @@ def find_checkpoints(paths: list[Path]) -> dict[str, Path]:
             inside = [path]
             ModelCard.read(path)
         for checkpoint in inside:
-            name = checkpoint.absolute().name
+            name = Path(os.path.abspath(checkpoint)).name  # also that of ".."
             if name in checkpoints:
                 raise InputError(
                     f"two checkpoints are named {name}: {checkpoints[name]} and {checkpoint}; "
@@ -139,6 +141,8 @@ def _open(checkpoints: dict[str, Path], settings: Settings) -> Inputs:
         models.append(Model(name, path, card, preprocessing))
     test_sets = {name: TEST_SETS[name] for name in settings.datasets}
     _check_classes(models, test_sets)
+    if settings.data_dir is not None:
+        check_data_directory(settings.data_dir)
     references = _read_references(test_sets, settings.data_dir)
     sources = _open_sources(test_sets, settings)
     test_sets = {

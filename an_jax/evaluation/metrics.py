@@ -28,6 +28,21 @@ def top_k_accuracy(classes: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float(np.mean(np.any(first == np.reshape(labels, (len(first), 1)), axis=1)))
 
 
+def top_accuracies(classes: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Returns top1 and top5 accuracy; top5 of fewer than five classes counts all of them.
+
+    Args:
+        classes: int [n, min(5, number of classes)], best first.
+        labels: int [n].
+
+    Raises:
+        ValueError: the shapes do not match.
+    """
+    return {
+        f"top{k}": top_k_accuracy(classes, labels, min(k, np.shape(classes)[-1])) for k in (1, 5)
+    }
+
+
 def real_accuracy(
     classes: np.ndarray, label_sets: Sequence[Sequence[int]], k: int
 ) -> tuple[float, int]:

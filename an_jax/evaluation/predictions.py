@@ -34,6 +34,7 @@ class Predictions:
         filenames: bytes [n].
         labels: int32 [n].
         classes: label space -> its five most probable classes, best first; int32 [n, 5].
+            A model of fewer than five classes has fewer columns.
         confidence: label space -> their softmax probabilities within the space; float32 [n, 5].
     """
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.evaluation import plots, timm_csv
 from an_jax.evaluation.result import Result
 from an_jax.files import check_destination, replacing
@@ -78,10 +79,18 @@ def markdown(results: list[Result]) -> str:
     text = table(["Model", "Params (M)", *heads], alignments, rows)
     if any(d not in _SINGLE_SCORES for d in datasets):
         text += "\nEach pair is (top-1, top-5) accuracy.\n"
-    for dataset, n, expected in _unique((r.dataset, r.n, r.expected) for r in results):
+    for dataset, key, n, expected in _unique(count for r in results for count in _counts(r)):
         if n != expected:
-            text += f"\n{dataset}: n = {n} of {expected} images.\n"
+            text += f"\n{dataset}: {key} = {n} of {expected} images.\n"
     return text + _extra_scores(results)
+
+
+def _counts(result: Result) -> Iterator[tuple[str, str, int, int]]:
+    """Yields test set, name, value and expected value of each number of images."""
+    yield result.dataset, "n", result.n, result.expected
+    for key, expected in TEST_SETS[result.dataset].other_counts.items():
+        if key in result.scores:
+            yield result.dataset, key, result.scores[key], expected
 
 
 def _cell(result: Result | None) -> str:

@@ -11,7 +11,7 @@ class Result:
         model: name of the checkpoint.
         architecture: name in the zoo.
         dataset: name of the test set.
-        n: number of images that count.
+        n: number of images that top1 is of; other scores may come with their own, "<score>_n".
         expected: number of images of the whole set.
         scores: name -> JSON value, as fractions: top1 and top5 (not for imagenet-p), and the test
             set's other metrics.

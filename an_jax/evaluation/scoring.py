@@ -40,7 +40,7 @@ def score(test_set: TestSet, load: Load, references: References) -> tuple[int, S
         references: what the test set's metric needs.
 
     Returns:
-        The number of images that count, and the scores by name (see docs/test_sets.md).
+        The number of images that top1 is of, and the scores by name (see docs/test_sets.md).
 
     Raises:
         InputError: no image has a class of the test set, or a file name lacks the number that ReaL
@@ -94,16 +94,17 @@ def _out_of_distribution(
     is_outside = np.repeat([True, False], [len(outside), len(inside)])
     positions = np.searchsorted(subset(test_set.classes), outside.labels)
     as_published = dataclasses.replace(outside, labels=np.array(subset("imagenet-a"))[positions])
-    return len(outside) + len(inside), {
+    return len(outside), {
         **_top_accuracies(as_published, "imagenet-a"),
         "aupr": metrics.average_precision(-np.concatenate(confidence), is_outside),
+        "aupr_n": len(outside) + len(inside),
     }
 
 
 def _corruption(test_set: TestSet, load: Load, references: References) -> tuple[int, Scores]:
     """mCE, relative mCE, the errors of each corruption, and the benchmark's mean accuracies."""
     clean = load("imagenet-1k")
-    n = len(clean)
+    n = 0
     top1, top5 = [], []
     errors = {}
     available = {*test_set.image_sets, *test_set.optional_sets}
@@ -129,6 +130,7 @@ def _corruption(test_set: TestSet, load: Load, references: References) -> tuple[
         "relative_mce": metrics.relative_mean_corruption_error(
             errors, clean_error, ALEXNET_ERRORS, ALEXNET_CLEAN_ERROR
         ),
+        "relative_mce_n": len(clean) + n,
         "errors": errors,
     }
 
@@ -157,8 +159,7 @@ def _perturbation(test_set: TestSet, load: Load, references: References) -> tupl
 
 
 def _top_accuracies(predictions: Predictions, space: str = ALL) -> dict[str, float]:
-    classes, labels = predictions.classes[space], predictions.labels
-    return {f"top{k}": metrics.top_k_accuracy(classes, labels, k) for k in (1, 5)}
+    return metrics.top_accuracies(predictions.classes[space], predictions.labels)
 
 
 def _select_classes(predictions: Predictions, classes: str) -> Predictions:

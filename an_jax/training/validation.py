@@ -8,7 +8,7 @@ from an_jax.checkpoint import ModelCard
 from an_jax.data.sets.real_labels import match_labels
 from an_jax.data.sets.train_sets import TrainSet
 from an_jax.evaluation.evaluator import Evaluator
-from an_jax.evaluation.metrics import real_accuracy, top_k_accuracy
+from an_jax.evaluation.metrics import real_accuracy, top_accuracies
 from an_jax.evaluation.predictions import ALL
 
 
@@ -46,7 +46,8 @@ class Validation:
         """
         predictions = self._evaluator(params, batch_stats, self._source, title="val", nested=True)
         classes = predictions.classes[ALL]
-        scores = {f"val_top{k}": top_k_accuracy(classes, predictions.labels, k) for k in (1, 5)}
+        accuracies = top_accuracies(classes, predictions.labels)
+        scores = {f"val_{name}": accuracy for name, accuracy in accuracies.items()}
         if self._real_labels:
             names = [name.decode() for name in predictions.filenames]
             labels = match_labels(names, self._real_labels)

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 import tensorflow_datasets as tfds
 from etils import epath
 
+from an_jax.data.folders import is_hidden
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.errors import InputError
 
@@ -52,6 +53,8 @@ def generate_examples(
         path = PurePosixPath(path)
         if not path.match(f"{folder}/*/*") or path.suffix.lower() not in _SUFFIXES[kind]:
             continue
+        if any(map(is_hidden, path.parts)):
+            continue
         wnid = path.parent.name
         if wnid not in wnids:
             raise InputError(f"{source}: the folder of {path} is none of ImageNet's 1000 classes")
@@ -64,5 +67,5 @@ def generate_examples(
 
 def _read_folder(root: epath.Path) -> Iterator[tuple[str, io.BytesIO]]:
     for path in sorted(root.glob("*/*")):
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file():
             yield path.relative_to(root.parent).as_posix(), io.BytesIO(path.read_bytes())

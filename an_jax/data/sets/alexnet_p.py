@@ -8,7 +8,8 @@ import json
 import posixpath
 
 from an_jax.data.sets.image_sets import PERTURBATIONS
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.text_files import read_text
+from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError
 
 KEYS = ("flip_probability", "top5_distance")
@@ -22,16 +23,17 @@ def read_alexnet_p(data_dir: str) -> dict[str, dict[str, float]] | None:
         if there is no such file.
 
     Raises:
-        InputError: the file has another form.
+        InputError: the file has another form or cannot be read.
     """
     path = posixpath.join(data_dir, "imagenet-p", "alexnet.json")
-    if not tf.io.gfile.exists(path):
-        return None
     try:
-        with tf.io.gfile.GFile(path) as file:
-            content = json.load(file)
+        if not tf.io.gfile.exists(path):
+            return None
+        content = json.loads(read_text(path))
         return {key: {p: float(content[key][p]) for p in PERTURBATIONS} for key in KEYS}
-    except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+    except tf.errors.OpError as error:
+        raise InputError(f"{path} cannot be read: {explain(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} does not hold {' and '.join(KEYS)}, each with a number for each of "
             f"{', '.join(PERTURBATIONS)}"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids, subset
@@ -44,9 +44,9 @@ class ImageSet:
 
     Attributes:
         num_images: number of images, or frames of videos, in the complete set.
-        places: directories of class folders, relative to the data directory. The first existing
-            one is read; list a subdirectory before its parent.
-        tfds_name: tfds data set to read if none of the places exists.
+        places: directories of class folders, relative to the data directory. The first that holds
+            any is read; list a subdirectory before its parent.
+        tfds_name: tfds data set to read if none of the places holds any.
         tfds_split: split of that data set.
         labels: the labels that the set has, increasing.
         is_named_by_label: whether a class folder is named by its label, not by its wnid.
@@ -80,9 +80,10 @@ class ImageSet:
 
 def _imagenet_v2(name: str, archive: str, config: str) -> ImageSet:
     folder = f"{archive}-format-val"  # the archive's own folder
+    parents = dict.fromkeys((name, archive, folder))
     return ImageSet(
         num_images=10_000,
-        places=(f"{name}/{folder}", name, folder),
+        places=(*(f"{parent}/{folder}" for parent in parents), *parents),
         tfds_name=f"imagenet_v2/{config}",
         is_named_by_label=True,
     )
@@ -97,10 +98,19 @@ def _subset(name: str, num_images: int) -> ImageSet:
     )
 
 
+def _benchmark_places(
+    name: str, archives: Mapping[str, Sequence[str]], folder: str
+) -> tuple[str, ...]:
+    """A folder of ImageNet-C or -P, also inside the folder of its archive."""
+    kind = folder.split("/")[0]
+    archive = next(archive for archive, kinds in archives.items() if kind in kinds)
+    return (f"{name}/{folder}", f"{name}/{archive.removesuffix('.tar')}/{folder}")
+
+
 def _corrupted(corruption: str, severity: int) -> ImageSet:
     return ImageSet(
         num_images=50_000,
-        places=(f"imagenet-c/{corruption}/{severity}",),
+        places=_benchmark_places("imagenet-c", CORRUPTION_ARCHIVES, f"{corruption}/{severity}"),
         tfds_name=f"imagenet_c/{corruption}_{severity}",
         is_cropped=True,
     )
@@ -111,7 +121,7 @@ def _perturbed(perturbation: str) -> ImageSet:
     return ImageSet(
         num_images=50_000 * num_frames,
         num_frames=num_frames,
-        places=(f"imagenet-p/{perturbation}",),
+        places=_benchmark_places("imagenet-p", PERTURBATION_ARCHIVES, perturbation),
         tfds_name=f"imagenet_p/{perturbation}",
         is_cropped=True,
     )

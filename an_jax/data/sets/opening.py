@@ -4,7 +4,9 @@ import posixpath
 
 from an_jax.data.folders import (
     IMAGE_SUFFIXES,
+    check_data_directory,
     has_folders,
+    has_labels_in_names,
     is_directory,
     list_directory,
     open_class_folders,
@@ -15,7 +17,7 @@ from an_jax.data.prepared import open_tfds
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet
 from an_jax.data.sources import ImageList, TfdsSplit
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError, NotThereError
 
 Source = ImageList | TfdsSplit | VideoList
@@ -40,12 +42,11 @@ def open_image_set(name: str, data_dir: str | None, allow_partial: bool) -> Sour
     if data_dir is None:
         raise InputError(f"{name} needs --data_dir")
     data_dir = data_dir.rstrip("/")
-    if not is_directory(data_dir):
-        raise InputError(f"no data directory {data_dir}")
+    check_data_directory(data_dir)
     try:
         source = _open_directory(image_set, data_dir)
     except tf.errors.OpError as error:
-        raise InputError(f"{name} in {data_dir} cannot be read: {error.message}") from error
+        raise InputError(f"{name} in {data_dir} cannot be read: {explain(error)}") from error
     if source is None:
         prepared = f" or a tfds-prepared {image_set.tfds_name}/" if image_set.tfds_name else ""
         raise NotThereError(f"no {name} in {data_dir}: expected class folders in {name}/{prepared}")
@@ -57,12 +58,14 @@ def open_image_set(name: str, data_dir: str | None, allow_partial: bool) -> Sour
 
 
 def find_folder(image_set: ImageSet, data_dir: str) -> str | None:
-    """Returns the first of the set's places that exists, or None."""
-    for place in image_set.places:
-        root = posixpath.join(data_dir, place)
-        if is_directory(root) and not _holds_only_real_labels(root):
-            return root
-    return None
+    """Returns the first of the set's places that holds images or class folders.
+
+    If none does, returns the first that exists and holds more than ReaL's labels, or None.
+    """
+    roots = [posixpath.join(data_dir, place) for place in image_set.places]
+    roots = [root for root in roots if is_directory(root)]
+    fallback = next((root for root in roots if not _holds_only_real_labels(root)), None)
+    return next((root for root in roots if _holds_images(image_set, root)), fallback)
 
 
 def _check_complete(name: str, data_dir: str, num_images: int, expected: int) -> None:
@@ -82,10 +85,12 @@ def _open_directory(image_set: ImageSet, data_dir: str) -> Source | None:
     """Opens the set in a data directory; returns None if neither a folder nor tfds has it."""
     root = find_folder(image_set, data_dir)
     files: ImageList | TfdsSplit | None
-    if root is not None:
+    if root is not None and _holds_images(image_set, root):
         files = _open_folder(image_set, root, data_dir)
     else:
         files = _open_tfds(image_set, data_dir)
+        if files is None and root is not None:
+            files = _open_folder(image_set, root, data_dir)  # says what is wrong with it
     if files is None or image_set.num_frames is None:
         return files
     return VideoList(files, image_set.num_frames)
@@ -94,9 +99,9 @@ def _open_directory(image_set: ImageSet, data_dir: str) -> Source | None:
 def _open_folder(image_set: ImageSet, root: str, data_dir: str) -> ImageList:
     if image_set.solution is None or has_folders(root):
         suffixes = (".mp4",) if image_set.num_frames else IMAGE_SUFFIXES
-        return open_class_folders(root, image_set.label_of, suffixes)
+        return open_class_folders(root, image_set.label_of, suffixes, allow_empty=True)
     solution = _find_above(image_set.solution, root, data_dir)
-    if solution is None:
+    if solution is None and not has_labels_in_names(root):
         raise InputError(
             f"{root} has no class folders: sort the images into folders named by wnid, or put "
             f"ILSVRC's {image_set.solution} beside them"
@@ -109,6 +114,16 @@ def _open_tfds(image_set: ImageSet, data_dir: str) -> TfdsSplit | None:
         return None
     feature = "video" if image_set.num_frames else "image"
     return open_tfds(image_set.tfds_name, image_set.tfds_split, data_dir, feature)
+
+
+def _holds_images(image_set: ImageSet, root: str) -> bool:
+    """Whether a directory holds a class folder of the set, or images if these may lie flat."""
+    entries, label_of = list_directory(root), image_set.label_of
+    if any(entry in label_of for entry in entries):
+        return True
+    return image_set.solution is not None and any(
+        entry.lower().endswith(IMAGE_SUFFIXES) for entry in entries
+    )
 
 
 def _holds_only_real_labels(root: str) -> bool:

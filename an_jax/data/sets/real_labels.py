@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from an_jax.data.prepared import open_tfds
 from an_jax.data.sources import TfdsSplit
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.text_files import read_text
+from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError, NotThereError
 
 NUM_IMAGES = 50_000
@@ -41,16 +42,22 @@ def read_real_labels(data_dir: str) -> list[list[int]]:
 
     Raises:
         NotThereError: there are no labels in the data directory.
-        InputError: the labels are damaged.
+        InputError: the labels are damaged or cannot be read.
     """
-    labels_source = find_real_labels(data_dir)
-    if isinstance(labels_source, str):
-        return _read_json(labels_source)
-    return _read_tfds(labels_source)
+    try:
+        labels_source = find_real_labels(data_dir)
+        if isinstance(labels_source, str):
+            return _read_json(labels_source)
+        return _read_tfds(labels_source)
+    except tf.errors.OpError as error:
+        reason = explain(error)
+        raise InputError(f"ReaL's labels in {data_dir} cannot be read: {reason}") from error
 
 
 def match_labels(filenames: Iterable[str], labels: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     """Returns the label set of each file, by the number in a name ILSVRC2012_val_00000001.JPEG.
+
+    Hugging Face's archive has the class behind it: ILSVRC2012_val_00000001_n01751748.JPEG.
 
     Raises:
         InputError: a name has no such number.
@@ -59,7 +66,7 @@ def match_labels(filenames: Iterable[str], labels: Sequence[Sequence[int]]) -> l
 
 
 def _image_number(filename: str) -> int:
-    match = re.search(r"ILSVRC2012_val_(\d{8})\b", filename)
+    match = re.search(r"ILSVRC2012_val_(\d{8})(?!\d)", filename)
     if not match or not 1 <= int(match[1]) <= NUM_IMAGES:
         raise InputError(
             f"imagenet-1k-reassessed needs the original file names, such as "
@@ -70,9 +77,8 @@ def _image_number(filename: str) -> int:
 
 def _read_json(path: str) -> list[list[int]]:
     try:
-        with tf.io.gfile.GFile(path) as file:
-            labels = json.load(file)
-    except (ValueError, tf.errors.OpError) as error:
+        labels = json.loads(read_text(path))
+    except ValueError as error:
         raise InputError(f"{path} is not valid JSON: download it again") from error
     if not isinstance(labels, list):
         raise InputError(f"{path} holds no list: download it again")

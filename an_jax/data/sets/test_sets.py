@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from an_jax.data.sets import digits
 from an_jax.data.sets.image_sets import (
@@ -21,12 +21,14 @@ class TestSet:
 
     Attributes:
         image_sets: keys of IMAGE_SETS; a model is run over each of them.
-        num_images: images (frames, for videos) that count if all are there.
+        num_images: images (frames, for videos) that top1 is of if all are there.
         metric: key of evaluation.scoring.METRICS.
         csv: name of the results file; timm's name if timm has the set.
         classes: subset of the classes; only the logits of these count. None for all.
         clean: the test set that this one is a shifted version of.
         optional_sets: image sets that are reported if they are there.
+        other_counts: numbers of images, if all are there, of scores that are of other images than
+            top1; the scores have them as "<score>_n".
     """
 
     image_sets: tuple[str, ...]
@@ -36,6 +38,7 @@ class TestSet:
     classes: str | None = None
     clean: str | None = None
     optional_sets: tuple[str, ...] = ()
+    other_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.metric == "accuracy" and len(self.image_sets) != 1:
@@ -76,10 +79,11 @@ TEST_SETS: dict[str, TestSet] = {
     ),
     "imagenet-o": TestSet(
         ("imagenet-o", "imagenet-1k"),  # the latter has the in-distribution images
-        2_000 + 10_000,
+        2_000,
         "out_of_distribution",
         "results-imagenet-o.csv",
         classes="imagenet-o",
+        other_counts={"aupr_n": 2_000 + 10_000},
     ),
     "imagenet-a-clean": _subset_accuracy("imagenet-a-clean", "imagenet-1k", 10_000, "imagenet-a"),
     "imagenet-r": _subset_accuracy(
@@ -88,11 +92,12 @@ TEST_SETS: dict[str, TestSet] = {
     "imagenet-r-clean": _subset_accuracy("imagenet-r-clean", "imagenet-1k", 10_000, "imagenet-r"),
     "imagenet-c": TestSet(
         ("imagenet-1k", *_corrupted_sets(CORRUPTIONS)),  # relative mCE needs the clean error
-        num_images=50_000 * (1 + len(CORRUPTIONS) * len(SEVERITIES)),
+        num_images=50_000 * len(CORRUPTIONS) * len(SEVERITIES),
         metric="corruption",
         csv="results-imagenet-c.csv",
         clean="imagenet-1k",
         optional_sets=_corrupted_sets(EXTRA_CORRUPTIONS),
+        other_counts={"relative_mce_n": 50_000 * (1 + len(CORRUPTIONS) * len(SEVERITIES))},
     ),
     "imagenet-p": TestSet(
         _PERTURBED_SETS,

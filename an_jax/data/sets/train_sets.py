@@ -2,17 +2,28 @@
 
 import contextlib
 import dataclasses
+import os
 import posixpath
 from collections.abc import Callable, Sequence
 
-from an_jax.data.folders import is_directory, list_directory, open_class_folders
+from an_jax.data.folders import (
+    check_data_directory,
+    has_folders,
+    has_labels_in_names,
+    is_directory,
+    list_directory,
+    open_class_folders,
+    open_flat_folder,
+)
+from an_jax.data.headers import check_headers
 from an_jax.data.prepared import open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.opening import Source, open_image_set
 from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sources import ImageList, TfdsSplit
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.text_files import compose
+from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError, NotThereError
 
 IMAGENET_SIZE = 1_281_167
@@ -61,8 +72,12 @@ def _open_imagenet(data_dir: str) -> TrainSet:
     source: ImageList | TfdsSplit | None
     folder = next((folder for folder in _TRAIN if is_directory(data_dir, folder)), None)
     if folder is not None:
-        label_of = {wnid: label for label, wnid in enumerate(imagenet_wnids())}
-        source = open_class_folders(posixpath.join(data_dir, folder), label_of)
+        root = posixpath.join(data_dir, folder)
+        if has_folders(root) or not has_labels_in_names(root):
+            label_of = {wnid: label for label, wnid in enumerate(imagenet_wnids())}
+            source = open_class_folders(root, label_of)
+        else:
+            source = open_flat_folder(root, None, imagenet_wnids())
     else:
         source = open_tfds("imagenet2012", "train", data_dir)
     if source is None:
@@ -77,8 +92,11 @@ def _open_imagenet(data_dir: str) -> TrainSet:
     with contextlib.suppress(NotThereError):
         real_labels = read_real_labels(data_dir)
     if real_labels is not None:
-        # Fails unless the images have their original names.
-        match_labels([val_source.name(0)], real_labels)
+        try:
+            match_labels([val_source.name(0)], real_labels)
+        except InputError as error:
+            print(f"note: ReaL accuracy is not measured: {error}")
+            real_labels = None
     return TrainSet(source, val_source, 1000, real_labels=real_labels)
 
 
@@ -91,7 +109,13 @@ def _open_folder(data_dir: str) -> TrainSet:
                 "DATA/val/CLASS/IMAGE with the same classes"
             )
     root = posixpath.join(data_dir, "train")
-    classes = [name for name in list_directory(root) if is_directory(root, name)]
+    folders = [name for name in list_directory(root) if is_directory(root, name)]
+    classes = sorted({compose(name) for name in folders})
+    if len(classes) < len(folders):
+        raise InputError(
+            f"{root}: two class folders have the same name but for how Unicode composes its "
+            "letters. Merge them"
+        )
     label_of = {name: label for label, name in enumerate(classes)}
     if len(classes) < 2:
         raise InputError(f"{root} has {len(classes)} class folder(s); training needs at least 2")
@@ -118,15 +142,22 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
         data_dir: directory of the images; may be gs://. "digits" needs none.
 
     Raises:
-        InputError: the name is unknown, or the directory does not hold the images.
+        InputError: the name is unknown, the directory does not hold the images, or a validation
+            image of this process is no JPEG or PNG.
     """
     if name not in TRAIN_SETS:
         raise InputError(f"unknown dataset {name!r}; choose one of {', '.join(TRAIN_SETS)}")
-    data_dir = data_dir.rstrip("/")
-    if name != "digits" and not (data_dir and is_directory(data_dir)):
-        problem = f"no directory {data_dir}" if data_dir else "no data directory given"
-        raise InputError(f"{problem}: set --config.data_dir=DATA to the directory of the images")
+    data_dir = os.path.expanduser(data_dir).rstrip("/")
+    if name != "digits":
+        if not data_dir:
+            raise InputError(
+                "no data directory given: set --config.data_dir=DATA to the directory of the images"
+            )
+        check_data_directory(data_dir)
     try:
-        return TRAIN_SETS[name](data_dir)
+        train_set = TRAIN_SETS[name](data_dir)
+        if isinstance(train_set.val_source, ImageList):
+            check_headers(train_set.val_source)
+        return train_set
     except tf.errors.OpError as error:
-        raise InputError(f"{name} in {data_dir} cannot be read: {error.message}") from error
+        raise InputError(f"{name} in {data_dir} cannot be read: {explain(error)}") from error
