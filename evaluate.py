@@ -93,6 +93,7 @@ def evaluate(args: argparse.Namespace) -> int:
     warn_of_unused_accelerator()
     enable_compilation_cache(args.output_dir)
     set_matmul_precision(args.dtype)
+    parallel.connect()
     datasets, checkpoints = expand_names(args.datasets), find_checkpoints(args.checkpoint)
     if args.compare_published:
         check_comparable(checkpoints, datasets)

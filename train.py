@@ -33,6 +33,7 @@ def run() -> None:
     warn_of_unused_accelerator()
     workdir = absolute(flags.FLAGS.workdir)
     enable_compilation_cache(workdir)
+    parallel.connect()
     from an_jax.training.loop import train
     from an_jax.training.messages import silence_failed_saves
 

@@ -49,6 +49,15 @@ def initialize() -> None:
         # No cluster was detected: this is the only process.
 
 
+def connect() -> None:
+    """Connects the processes to each other. Call this once JAX is configured.
+
+    On CPUs, JAX connects processes at their first collective operation, and fails if one of them
+    is 30 seconds late. Opening a data set can take longer on one machine than on another.
+    """
+    sum_over_processes(0)
+
+
 def is_main_process() -> bool:
     """Returns whether this is process 0, which prints and writes files."""
     return jax.process_index() == 0

@@ -11,13 +11,13 @@ import torch
 
 from an_jax.benchmark import programs
 from an_jax.benchmark.chips import PEAK_FLOPS
-from an_jax.benchmark.out_of_memory import who_ran_out
 from an_jax.benchmark.programs import Program
 from an_jax.benchmark.pytorch import programs as torch_programs
 from an_jax.benchmark.pytorch.models import create_torch_model
 from an_jax.benchmark.throughput import Settings, StepTimes, Throughput, measure_model
 from an_jax.benchmark.throughput_report import csv_text, describe
 from an_jax.errors import InputError
+from an_jax.out_of_memory import who_ran_out
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

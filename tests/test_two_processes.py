@@ -122,3 +122,9 @@ def test_exit_status_of_the_command(directory, bad_file, small_checkpoint):
     given = ("--batch_size", 16, "--allow_partial", "--checkpoint", small_checkpoint)
     given += ("--data_dir", directory / "corrupt", "--output_dir", directory / "exit_out")
     assert [status for status, *_ in finish(*start_two("evaluate.py", *given))] == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_late_process_is_waited_for():
+    statuses = [(status, err) for status, _, err in finish(*start_two("tests/late_process.py"))]
+    assert [status for status, _ in statuses] == [0, 0], statuses

@@ -10,10 +10,10 @@ import jax
 from an_jax import zoo
 from an_jax.benchmark import programs
 from an_jax.benchmark.chips import GIB, PEAK_FLOPS
-from an_jax.benchmark.out_of_memory import free_memory, who_ran_out
 from an_jax.benchmark.programs import Program
 from an_jax.benchmark.timing import Times, measure, ratio
 from an_jax.errors import InputError, one_line
+from an_jax.out_of_memory import free_memory, who_ran_out
 from an_jax.zoo import cost
 
 PROFILED_STEPS = 3

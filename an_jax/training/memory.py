@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
-from an_jax.benchmark.out_of_memory import who_ran_out
 from an_jax.errors import InputError, one_line
+from an_jax.out_of_memory import who_ran_out
 
 
 @contextlib.contextmanager
