@@ -36,5 +36,9 @@ def start_two(script: str, *arguments, directories=(None, None)) -> list[subproc
 
 def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
     """Waits for processes. Returns the exit status, stdout and stderr of each."""
-    outputs = [process.communicate(timeout=300) for process in processes]
+    try:
+        outputs = [process.communicate(timeout=900) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()  # after a timeout; a process that has ended is left alone
     return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
