@@ -10,8 +10,9 @@ import pytest
 from an_jax.data.sets.test_sets import PUBLISHED, TEST_SETS, expand_names
 from an_jax.errors import InputError
 from an_jax.evaluation import evaluator
-from an_jax.evaluation.prediction_files import PredictionFiles
+from an_jax.evaluation.prediction_files import PredictionFiles, make_keys
 from an_jax.evaluation.predictions import ALL, Predictions
+from an_jax.zoo import Preprocessing
 from an_jax.zoo.released import RELEASED
 from tests import fake_archives
 from tests.small_model import random_split, save
@@ -160,3 +161,12 @@ def test_real_labels_need_original_names(tmp_path, capsys, small_checkpoint):
     arguments += ["--output_dir", tmp_path / "out"]
     assert run(*arguments, "--datasets", "imagenet-1k-reassessed") == 1
     assert "needs the original file names" in capsys.readouterr().err
+
+
+def test_each_dtype_has_predictions_of_its_own():
+    keys = [
+        make_keys({}, "resnet_20_bn", Preprocessing(), dtype, {"digits": "images"})
+        for dtype in ("float32", "bfloat16")
+    ]
+    assert keys[0].keys() == {"digits"}
+    assert keys[0] != keys[1]
