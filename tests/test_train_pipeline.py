@@ -25,7 +25,7 @@ SMALL = Preprocessing(image_size=8, crop_pct=1.0)
 def epoch(source, rows=slice(0, 4), seed=0, number=0, first_step=0):
     batches = train_batches(
         source,
-        4,
+        np.arange(4),
         rows,
         SMALL,
         Augmentation((0.3, 1.0), True),

@@ -1,5 +1,6 @@
 """Convolution, classifier and container, with PyTorch's integer padding, in NHWC."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypedDict, Unpack
@@ -50,6 +51,32 @@ class Sequential(nnx.List[Layer]):
         for layer in self:
             x = layer(x)
         return x
+
+
+class Dropout(nnx.Module):
+    """Dropout of channels (Srivastava et al., 2014; Tompson et al., 2015).
+
+    What is dropped from an image depends on the image's own key alone, not on its place in the
+    batch or on the devices.
+
+    Args:
+        rate: probability that training drops a channel.
+    """
+
+    def __init__(self, rate: float):
+        self.rate, self.deterministic = rate, False
+        self.keys: jax.Array | None = nnx.data(None)  # [N] random keys; `functional` sets them
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Drops channels of x [N, ..., C] and scales the others. Raises ValueError without keys."""
+        if self.deterministic or not self.rate:
+            return x
+        if self.keys is None:
+            raise ValueError("dropout needs random keys: train with functional.apply_train")
+        keep_one = functools.partial(jax.random.bernoulli, p=1 - self.rate, shape=x.shape[-1:])
+        keep = jax.vmap(keep_one)(self.keys)
+        keep = jnp.expand_dims(keep, tuple(range(1, x.ndim - 1)))
+        return jnp.where(keep, x / (1 - self.rate), 0)
 
 
 class Conv(nnx.Module):

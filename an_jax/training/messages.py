@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from an_jax import parallel
 from an_jax.checkpoint import ModelCard
+from an_jax.training.norm_groups import NormGroups
 
 
 def say(text: str) -> None:
@@ -31,6 +32,7 @@ def describe_run(
     *,
     num_params: int,
     devices: str,
+    groups: NormGroups,
     steps_per_epoch: int,
     first_step: int,
 ) -> str:
@@ -41,6 +43,7 @@ def describe_run(
         card: the model's card.
         num_params: number of trained values.
         devices: the devices and processes, as `describe_devices` returns them.
+        groups: the images that share statistics.
         steps_per_epoch: updates in an epoch.
         first_step: updates made before this start of the run; above 0 if it resumes.
     """
@@ -48,8 +51,10 @@ def describe_run(
         f"{config.model}: {num_params / 1e6:.3f} M parameters; "
         f"{card.source['num_images']} images of {config.dataset}, {card.num_classes} classes; "
         f"{config.num_epochs} epochs of {steps_per_epoch} steps of {config.batch_size} images on "
-        f"{devices}"
+        f"{devices}; {groups.describe()}"
     )
+    if groups.num_images < config.norm_batch_size:
+        line += f" (norm_batch_size is {config.norm_batch_size}, but a batch has no more images)"
     return f"{line}; resuming after step {first_step}" if first_step else line
 
 
