@@ -27,12 +27,13 @@ def run() -> None:
     from an_jax import parallel
     from an_jax.devices import warn_of_unused_accelerator
     from an_jax.files import absolute
-    from an_jax.jax_settings import enable_compilation_cache
+    from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
 
     parallel.initialize()
     warn_of_unused_accelerator()
     workdir = absolute(flags.FLAGS.workdir)
     enable_compilation_cache(workdir)
+    set_matmul_precision(flags.FLAGS.config.dtype)
     parallel.connect()
     from an_jax.training.loop import train
     from an_jax.training.messages import silence_failed_saves

@@ -184,7 +184,7 @@ def test_another_architecture_is_refused(tmp_path):
 @pytest.mark.slow
 def test_the_recipe_of_imagenet_learns_the_digits(folder, tmp_path):
     """train.py learns the digits with the configuration of resnet_34_an_bn1 at smaller sizes."""
-    changes = {"dataset": "folder", "data_dir": folder, "image_size": 64, "dtype": "float32"}
+    changes = {"dataset": "folder", "data_dir": folder, "image_size": 32, "dtype": "float32"}
     changes |= {"batch_size": 64, "num_epochs": 3, "warmup_epochs": 1, "eval_batch_size": 160}
     changes |= {"crop_scale": "(0.6, 1.0)", "horizontal_flip": "False"}
     flags = [f"--config.{field}={value}" for field, value in changes.items()]
@@ -200,4 +200,4 @@ def test_the_recipe_of_imagenet_learns_the_digits(folder, tmp_path):
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.8 * losses[0]
     assert max(line["val_top1"] for line in epochs) > 0.3
-    assert load_model(run)(jnp.zeros((1, 64, 64, 3))).shape == (1, 10)
+    assert load_model(run)(jnp.zeros((1, 32, 32, 3))).shape == (1, 10)
