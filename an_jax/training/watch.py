@@ -14,6 +14,7 @@ from tqdm import tqdm
 from an_jax.errors import InputError
 from an_jax.training.log import RunLog
 from an_jax.training.step import Metrics
+from an_jax.watchdog import note_progress
 
 
 class LoggedStep(NamedTuple):
@@ -99,6 +100,7 @@ class StepWatch:
             epoch=epoch, step=step, loss=f"{loss:.3f}", lr=f"{rate:.3g}", refresh=False
         )
         self._progress.update(self._batch_size)
+        note_progress(f"step {step}")
         if step % self._log_steps == 0:
             self._log_window()
 
