@@ -62,7 +62,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--stall_minutes",
         type=float,
         default=30,
-        help="end every process that makes no step for so long; 0: never (default: %(default)s)",
+        help="end a process that makes no step for so long; 0: never (default: %(default)s)",
     )
     return parser.parse_args(argv)
 

@@ -11,9 +11,7 @@ from an_jax.errors import exit_status
 
 config_flags.DEFINE_config_file("config", None, "the configuration", lock_config=True)
 flags.DEFINE_string("workdir", None, "directory of the run, from which it resumes; may be gs://")
-flags.DEFINE_float(
-    "stall_minutes", 30, "end every process that makes no step for so long; 0: never"
-)
+flags.DEFINE_float("stall_minutes", 30, "end a process that makes no step for so long; 0: never")
 flags.mark_flags_as_required(["config", "workdir"])
 
 

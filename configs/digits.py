@@ -23,7 +23,7 @@ def get_config(norm: str = "an") -> ml_collections.ConfigDict:
     config.image_size = 16
     config.crop_scale = (0.6, 1.0)
     config.horizontal_flip = False  # a mirrored digit is not a digit
-    config.batch_size = config.norm_batch_size = 64
+    config.batch_size = 64
     config.eval_batch_size = 120
     config.num_epochs = 12
     config.warmup_epochs = 2

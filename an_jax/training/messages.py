@@ -54,7 +54,7 @@ def describe_run(
         f"{devices}; {groups.describe()}"
     )
     if groups.num_images < config.norm_batch_size:
-        line += f" (norm_batch_size is {config.norm_batch_size}, but a batch has no more images)"
+        line += f" (norm_batch_size: {config.norm_batch_size}), since a batch has no more"
     return f"{line}; resuming after step {first_step}" if first_step else line
 
 
