@@ -16,12 +16,10 @@ from an_jax.data.text_files import compose, read_text
 from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-# TensorFlow has no decoder for these formats, or one whose pixels differ from Pillow's.
-_UNSUPPORTED = (
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2"),
-    *(".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp"),
-)
+# Those of torchvision's ImageFolder.
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+# ImageFolder leaves these images out without a word.
+_UNSUPPORTED = (".avif", ".gif", ".heic", ".heif", ".jp2", ".pbm")
 _HIDDEN = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information")
 
 
