@@ -1,5 +1,6 @@
 """Class folders of the user: fine-tuning a checkpoint of other classes, and from scratch."""
 
+import os
 import unicodedata
 
 import jax.numpy as jnp
@@ -65,6 +66,14 @@ def test_classes_are_the_sorted_folder_names(folder):
         (
             ["train/a/x.jpg", "train/b/x.jpg", "val/a/x.jpg", "val/b/x.jpg"],
             r"val/a/x.jpg \(and 1 more\) is corrupt or no image: replace or remove it",
+        ),
+        (
+            ["train/a/x.jpg", os.fsdecode(b"train/b/caf\xe9.jpg"), "val/a/x.jpg"],
+            r"train/b: the file name b'caf\\xe9.jpg' is not UTF-8.* Rename the files",
+        ),
+        (
+            ["train/a/x.jpg", os.fsdecode(b"train/caf\xe9/x.jpg"), "val/a/x.jpg"],
+            r"train: the file name b'caf\\xe9' is not UTF-8.* Rename the files",
         ),
     ],
 )

@@ -29,8 +29,18 @@ def is_hidden(name: str) -> bool:
 
 
 def list_directory(path: str) -> list[str]:
-    """Returns the sorted names of a directory's entries that are not hidden."""
-    names = (name.rstrip("/") for name in tf.io.gfile.listdir(path))
+    """Returns the sorted names of a directory's entries that are not hidden.
+
+    Raises:
+        InputError: a name is not UTF-8.
+    """
+    try:
+        names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: the file name {error.object!r} is not UTF-8, which TensorFlow requires. "
+            f"Rename the files, for example with convmv -r -f latin1 -t utf8 --notest {path}"
+        ) from error
     return sorted(name for name in names if not is_hidden(name))
 
 
