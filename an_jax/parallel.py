@@ -124,7 +124,7 @@ def make_mesh(group_size: int = 1, devices: Sequence[jax.Device] | None = None) 
     """
     slices: dict[int, list[jax.Device]] = {}
     for device in jax.devices() if devices is None else devices:
-        # GPUs have slices too, but any of them can form a group. The TPU compiler's have none.
+        # Groups of GPUs may span slices. Devices of the TPU compiler have no slice.
         index = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
         slices.setdefault(index, []).append(device)
     for members in slices.values():

@@ -11,12 +11,11 @@ from an_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What a mesh needs to know of a TPU device."""
+    """What a mesh needs to know of a TPU device of the TPU compiler, which knows no slices."""
 
     id: int
     device_kind: str
     coords: tuple[int, int, int]
-    slice_index: int
     platform: str = "tpu"
     core_on_chip: int = 0
 
@@ -25,11 +24,27 @@ class Device:
         return self.id // 4
 
 
-def tpu_devices(kind, shape, num_slices=1):
-    """The devices of TPU slices, x fastest."""
+@dataclasses.dataclass(frozen=True)
+class SliceDevice(Device):
+    """A real TPU device."""
+
+    slice_index: int = 0
+
+
+def tpu_devices(kind, shape):
+    """The devices of a topology, x fastest."""
     coords = [(x, y, z) for z, y, x in np.ndindex(shape[::-1])]
-    places = [(part, c) for part in range(num_slices) for c in coords]
-    return [Device(i, kind, c, part) for i, (part, c) in enumerate(places)]
+    return [Device(i, kind, c) for i, c in enumerate(coords)]
+
+
+@pytest.fixture
+def two_slices():
+    devices = tpu_devices("TPU v6 lite", (4, 4, 1))
+    return [
+        SliceDevice(**vars(device) | {"id": 16 * i + device.id, "slice_index": i})
+        for i in range(2)
+        for device in devices
+    ]
 
 
 def is_connected(group):
@@ -47,9 +62,7 @@ def is_connected(group):
 def assert_is_mesh(mesh, devices, group_size):
     assert mesh.devices.shape == (len(devices) // group_size, group_size)
     assert sorted(device.id for device in mesh.devices.flat) == list(range(len(devices)))
-    for group in mesh.devices:
-        assert len({device.slice_index for device in group}) == 1
-        assert is_connected(group)
+    assert all(is_connected(group) for group in mesh.devices)
 
 
 @pytest.mark.parametrize(
@@ -70,14 +83,11 @@ def test_groups_are_neighbors(kind, shape, group_sizes):
         assert_is_mesh(parallel.make_mesh(group_size, devices), devices, group_size)
 
 
-@pytest.mark.parametrize("group_size", [1, 2, 16])
-def test_slices(group_size):
-    """No group spans two slices."""
-    devices = tpu_devices("TPU v6 lite", (4, 4, 1), num_slices=2)
-    assert_is_mesh(parallel.make_mesh(group_size, devices), devices, group_size)
-
-
-def test_a_group_of_two_slices_is_refused():
-    devices = tpu_devices("TPU v6 lite", (4, 4, 1), num_slices=2)
+def test_no_group_spans_two_slices(two_slices):
+    for group_size in (1, 2, 16):
+        mesh = parallel.make_mesh(group_size, two_slices)
+        assert_is_mesh(mesh, two_slices, group_size)
+        for group in mesh.devices:
+            assert len({device.slice_index for device in group}) == 1
     with pytest.raises(InputError, match="devices of each TPU slice, 16; it is 32"):
-        parallel.make_mesh(32, devices)
+        parallel.make_mesh(32, two_slices)
