@@ -119,7 +119,10 @@ class TrainCheckpoints:
         """Says which checkpoint is the last complete one, after waiting for the current write."""
         with contextlib.suppress(Exception):  # a failed write leaves the one before
             self._last.wait_until_finished()
-        steps = ocp.utils.checkpoint_steps(self._last.directory)
+        try:
+            steps = ocp.utils.checkpoint_steps(self._last.directory)
+        except Exception:  # storage that has failed once may fail again
+            return "the checkpoints cannot be listed"
         if not steps:
             return "no checkpoint is saved yet"
         return f"the last good checkpoint is step {max(steps)}"
