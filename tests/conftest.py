@@ -9,7 +9,7 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".cache" / "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # TensorFlow reads these when it is imported. It repeats failed requests to buckets ten times.
-os.environ["GCS_RETRY_CONFIG_INIT_DELAY_TIME_US"] = "1000"  # 0.1 s otherwise
+os.environ["GCS_RETRY_CONFIG_INIT_DELAY_TIME_US"] = "1000"  # 1 s otherwise
 os.environ["GCS_RETRY_CONFIG_MAX_DELAY_TIME_US"] = "10000"  # 32 s otherwise
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from an_jax.training import loop
+from an_jax.training import build, loop
 from tests import fake_archives, fake_gcs
 from tests.digits_runs import config
 from tests.small_model import random_split, save, softmax_of
@@ -92,9 +92,16 @@ def small_checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A training run of two epochs of six steps."""
+    """A training run of two epochs of six steps. A step that copies data unasked is an error."""
     workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
-    loop.train(config(), workdir)
+    make = build.make_train_step
+
+    def make_guarded(*args, **options):
+        return jax.transfer_guard("disallow")(make(*args, **options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "make_train_step", make_guarded)
+        loop.train(config(), workdir)
     return workdir
 
 
