@@ -282,7 +282,11 @@ def test_permission_is_withdrawn_in_training(bucket, finished, pattern):
     assert status == 1
     assert "Traceback" not in err
     error = err.splitlines()[-1]
-    assert re.match(r"error: cannot write to gs://bucket-\d+/run: .*; run the same command", error)
+    assert re.match(
+        r"error: cannot write to gs://bucket-\d+/run: HTTP response code 403 when .*; "
+        r"the last good checkpoint is step \d+: .*run the same command again to resume",
+        error,
+    )
     bucket.heal()
     loop.train(config(), workdir)
     assert_same_end(workdir, finished)

@@ -1,6 +1,7 @@
 """Training checkpoints: the last ones, from which a run resumes, and the best ones."""
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator
 from types import TracebackType
@@ -146,8 +147,9 @@ class TrainCheckpoints:
         try:
             yield
         except Exception as error:  # orbax and tensorstore raise many types for a full disk
-            # The system's reason comes last.
-            reason = one_line(error).split(" [")[0].rpartition(": ")[2]
+            # The system's reason comes last. A bucket's server adds a page of text.
+            text = re.sub(" with body '.*'", "", one_line(error))
+            reason = text.split(" [")[0].rpartition(": ")[2]
             raise InputError(
                 f"cannot write to {self._last.directory.parent}: {reason}; "
                 f"{self.describe_last()}: make room, then run the same command again to resume"
