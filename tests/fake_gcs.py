@@ -87,7 +87,7 @@ def serve(directory: Path) -> Iterator[tuple[int, dict[str, str]]]:
             port,
             {
                 "https_proxy": address,
-                "no_proxy": "127.0.0.1",
+                "no_proxy": "127.0.0.1,localhost",  # TensorStore, and jax between processes
                 "CURL_CA_BUNDLE": str(directory / "authority.pem"),
                 "GOOGLE_AUTH_TOKEN_FOR_TESTING": "any",
                 "NO_GCE_CHECK": "true",  # nobody looks for credentials on the network
