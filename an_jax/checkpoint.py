@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -59,9 +58,9 @@ class ModelCard:
     @classmethod
     def read(cls, checkpoint: str | os.PathLike) -> "ModelCard":
         """Reads CHECKPOINT/model.json. Raises InputError if it is missing or invalid."""
-        path = epath.Path(checkpoint)
+        path = absolute(checkpoint)
         if not path.is_dir():
-            restore_interrupted(Path(path).absolute().parent)  # finds nothing for a URL
+            restore_interrupted(path.parent)
         if not path.is_dir():
             raise InputError(f"no checkpoint at {path}: there is no such directory")
         if not (path / CARD).is_file():
@@ -90,7 +89,7 @@ def is_checkpoint(path: str | os.PathLike) -> bool:
     return (epath.Path(path) / CARD).is_file()
 
 
-def why_foreign(path: Path) -> str | None:
+def why_foreign(path: epath.Path) -> str | None:
     """Says why a path is not a converted checkpoint and nothing else. Returns None if it is one."""
     try:
         ModelCard.read(path)
@@ -208,22 +207,24 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint atomically.
 
-    Writes it beside its destination, reads it back, compares, and then renames it.
+    Writes it beside its destination, reads it back, compares, and then renames it, or copies it
+    into the bucket, `model.json` last.
 
     Raises:
         InputError: the destination exists and `overwrite` is not set, or it cannot be written.
     """
     arrays = {"params": params, "batch_stats": batch_stats}
     check_destination(path, overwrite=overwrite, why_foreign=why_foreign)
-    with replacing(path) as temporary:
+    with replacing(path, last=CARD) as temporary:
         temporary.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / WEIGHTS, arrays)
         card.write(temporary)
-        (temporary / DIGEST).write_text(_digests(epath.Path(temporary) / WEIGHTS))
+        (temporary / DIGEST).write_text(_digests(temporary / WEIGHTS))
         read = restore_weights(temporary, params, batch_stats)
         if not jax.tree.all(jax.tree.map(np.array_equal, arrays, read)):
             raise InputError(f"{path} reads back differently from what was written; check the disk")
+    check_weights(path)
 
 
 def best_step(workdir: epath.Path) -> int:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,28 +15,37 @@ from an_jax.errors import InputError
 _REPLACED = ".replaced-by-an_jax"  # ends the hidden name of a directory that is being replaced
 
 
-def write_atomically(path: epath.Path, content: str | bytes) -> None:
-    """Writes a file atomically: after a kill it has either the old or the new content.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
-
-
 def absolute(path: str | os.PathLike) -> epath.Path:
     """Returns the absolute path. A URL such as gs://bucket/run is absolute already."""
     result = epath.Path(path)
     return result if result.is_absolute() else result.absolute()
 
 
+def is_remote(path: epath.Path) -> bool:
+    """Returns whether an absolute path is in a bucket."""
+    return "://" in os.fspath(path)
+
+
+def write_atomically(path: epath.Path, content: str | bytes) -> None:
+    """Writes a file atomically: after a kill it has either the old or the new content.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    if is_remote(path):  # an object is replaced as a whole
+        path.write_bytes(content)
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
 def check_destination(
     path: str | os.PathLike,
     *,
     overwrite: bool,
-    why_foreign: Callable[[Path], str | None] | None = None,
+    why_foreign: Callable[[epath.Path], str | None] | None = None,
 ) -> None:
     """Checks that `path` does not exist, or is an output of this project that may be overwritten.
 
@@ -48,69 +58,98 @@ def check_destination(
     Raises:
         InputError: it exists and must not be replaced.
     """
-    path = Path(path)
-    restore_interrupted(path.absolute().parent)
-    if not path.exists():
+    destination = absolute(path)
+    restore_interrupted(destination.parent)
+    if not destination.exists():
         return
-    reason = why_foreign(path) if why_foreign else None
-    if why_foreign is None and not path.is_file():
+    reason = why_foreign(destination) if why_foreign else None
+    if why_foreign is None and destination.is_dir():
         reason = "is not a file"
     if reason:
         raise InputError(f"{path} exists and {reason}; choose another destination")
     if not overwrite:
         raise InputError(f"{path} exists already; give --overwrite to replace it")
+    if is_remote(destination) and destination.is_dir():
+        raise InputError(  # since a bucket cannot rename a directory in one step
+            f"{path} exists already, and --overwrite cannot replace a directory in a bucket: "
+            "delete it first, or choose another destination"
+        )
 
 
-def why_not_png(path: Path) -> str | None:
+def why_not_png(path: epath.Path) -> str | None:
     """Says that a path is not a PNG. Returns None if it is one."""
-    is_png = path.is_file() and path.read_bytes().startswith(b"\x89PNG")
+    is_png = not path.is_dir() and path.read_bytes().startswith(b"\x89PNG")
     return None if is_png else "is not a PNG"
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, which replaces `path` on success.
+def replacing(path: str | os.PathLike, *, last: str = "") -> Iterator[epath.Path]:
+    """Yields a temporary local path whose content replaces `path` on success.
 
     If the process dies at any point, `path` has the old or the new content, if need be after
     `restore_interrupted`.
 
+    Args:
+        path: the file or directory to write. A directory in a bucket must not exist.
+        last: name of the file that makes a directory valid; in a bucket it is written last.
+
     Raises:
         InputError: the path cannot be written.
     """
-    path = Path(path).absolute()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    destination = absolute(path)
+    replace = _writing_remotely if is_remote(destination) else _replacing_locally
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        restore_interrupted(path.parent)
+        with replace(destination, last) as temporary:
+            yield temporary
+    except InputError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # a full disk raises any of the three
+        raise InputError(f"cannot write {destination}: {error}") from error
+
+
+@contextlib.contextmanager
+def _replacing_locally(path: epath.Path, last: str) -> Iterator[epath.Path]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    restore_interrupted(path.parent)
+    try:
         yield temporary
         if path.is_dir():
             _replace_directory(path, temporary)
         else:
             os.replace(temporary, path)
-    except InputError:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:  # a full disk raises any of the three
-        raise InputError(f"cannot write {path}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
-def restore_interrupted(parent: Path) -> None:
+@contextlib.contextmanager
+def _writing_remotely(path: epath.Path, last: str) -> Iterator[epath.Path]:
+    with tempfile.TemporaryDirectory() as directory:
+        temporary = epath.Path(directory) / path.name
+        yield temporary
+        files = [parent / name for parent, _, names in temporary.walk() for name in names]
+        for file in sorted(files or [temporary], key=lambda file: file.name == last):
+            file.copy(path / file.relative_to(temporary) if files else path, overwrite=True)
+
+
+def restore_interrupted(parent: epath.Path) -> None:
     """Gives the directories in `parent` whose replacement was interrupted their names back.
 
     Prints a line about each.
     """
-    for old in parent.glob(f".*{_REPLACED}"):
-        path = parent / old.name.removeprefix(".").removesuffix(_REPLACED)
+    if is_remote(parent):
+        return  # nothing is renamed there
+    for old in Path(parent).glob(f".*{_REPLACED}"):  # epath would read brackets in `parent`
+        path = old.with_name(old.name.removeprefix(".").removesuffix(_REPLACED))
         with contextlib.suppress(OSError):  # a read-only disk
             if not path.exists():
                 os.replace(old, path)
                 print(f"restored {path}, whose replacement was interrupted", file=sys.stderr)
 
 
-def _replace_directory(path: Path, new: Path) -> None:
+def _replace_directory(path: epath.Path, new: epath.Path) -> None:
     """Replaces a directory, which takes two steps: `os.replace` needs an empty destination."""
     old = path.with_name(f".{path.name}{_REPLACED}")
     shutil.rmtree(old, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Converts between PyTorch `.pth` files and checkpoints, exactly and atomically."""
 
+import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ import torch
 from an_jax import functional, zoo
 from an_jax.checkpoint import ModelCard, restore_weights, save_checkpoint, why_foreign
 from an_jax.errors import InputError
-from an_jax.files import check_destination
+from an_jax.files import absolute, check_destination
 from convert.aognet_v2 import current_names
 from convert.recognize import recognize
 from convert.torch_file import read_state_dict, why_not_torch, write_state_dict
@@ -19,8 +19,8 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def from_torch(
-    source: str | Path,
-    destination: str | Path,
+    source: str | os.PathLike,
+    destination: str | os.PathLike,
     *,
     model: str | None = None,
     overwrite: bool = False,
@@ -63,7 +63,7 @@ def from_torch(
         model=name,
         num_classes=num_classes,
         preprocessing=zoo.get_architecture(name).preprocessing,
-        source={"file": Path(source).name, COUNTER: _read_counters(tensors)},
+        source={"file": absolute(source).name, COUNTER: _read_counters(tensors)},
     )
     save_checkpoint(destination, card, params, batch_stats, overwrite=overwrite)
     say(f"wrote       {destination} and read it back: equal bit for bit")
@@ -71,8 +71,8 @@ def from_torch(
 
 
 def to_torch(
-    checkpoint: str | Path,
-    destination: str | Path,
+    checkpoint: str | os.PathLike,
+    destination: str | os.PathLike,
     *,
     overwrite: bool = False,
     say: Callable[[str], object] = print,

@@ -4,19 +4,20 @@ Files are untrusted: only tensors and plain containers are unpickled.
 """
 
 import io
+import os
 import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 import torch
+from etils import epath
 
 from an_jax.errors import InputError, one_line
-from an_jax.files import replacing
+from an_jax.files import absolute, replacing
 
 # Training scripts often store a best accuracy as a NumPy scalar. Reading plain numbers is safe.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
@@ -36,7 +37,7 @@ _PREFIXES = ("module.", "network.")
 
 
 def read_state_dict(
-    path: str | Path, *, trust: bool = False
+    path: str | os.PathLike, *, trust: bool = False
 ) -> tuple[dict[str, torch.Tensor], str]:
     """Reads the state dict in a `.pth` file.
 
@@ -50,7 +51,7 @@ def read_state_dict(
     Raises:
         InputError: the file is no torch file, is damaged, would run code, or holds no state dict.
     """
-    path = Path(path)
+    path = absolute(path)
     content = _load(path, trust)
     state_dict, wrapper = _state_dict_of(content), ""
     if _is_mapping(content):
@@ -76,19 +77,19 @@ def read_state_dict(
     return dict(state_dict), description
 
 
-def why_not_torch(path: Path) -> str | None:
+def why_not_torch(path: epath.Path) -> str | None:
     """Says why a path is not a file that `write_state_dict` writes. Returns None if it is one."""
-    if not path.is_file():
+    if path.is_dir():
         return "is not a file"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
             is_torch = any(name.endswith("/data.pkl") for name in archive.namelist())
     except (OSError, zipfile.BadZipFile):
         is_torch = False
     return None if is_torch else "is not a .pth file in the format of torch.save"
 
 
-def write_state_dict(path: str | Path, tensors: dict[str, np.ndarray]) -> None:
+def write_state_dict(path: str | os.PathLike, tensors: dict[str, np.ndarray]) -> None:
     """Writes a bare state dict atomically.
 
     Raises:
@@ -108,41 +109,47 @@ def _state_dict_of(content: object) -> object:
     return content.state_dict() if isinstance(content, torch.nn.Module) else content
 
 
-def _load(path: Path, trust: bool) -> object:
+def _load(path: epath.Path, trust: bool) -> object:
     if path.is_dir():
         raise InputError(f"{path} is a directory; to convert a checkpoint, add --to-torch")
     try:
         with path.open("rb") as file:
             head = file.read(9)
+            _check_head(path, head)
+            data = head + file.read()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    # The header of safetensors: its length in 8 bytes, then a JSON object.
-    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
-        raise InputError(
-            f"{path} is a safetensors file, which is not supported yet; write its tensors with "
-            f"torch.save(safetensors.torch.load_file({path.name!r}), 'weights.pth')"
-        )
-    is_zip = head[:2] == b"PK"
-    if not is_zip and head[:1] != b"\x80":
-        content = f"it begins with {head[:4]!r}" if head else "it is empty"
-        raise InputError(f"{path} is not a torch file: {content}")
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_SAFE_GLOBALS):
             warnings.simplefilter("ignore")  # the error messages below cover torch's warnings
-            if is_zip and zipfile.ZipFile(path).testzip():  # torch ignores the checksums
+            archive = zipfile.ZipFile(io.BytesIO(data)) if head[:2] == b"PK" else None
+            if archive and archive.testzip():  # torch ignores the checksums
                 raise RuntimeError("wrong checksum")
-            return torch.load(path, map_location="cpu", weights_only=not trust)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=not trust)
     except Exception as error:  # torch raises five types for damaged files
         if trust:
             reason = f"cannot be read: {one_line(error)}"
             if isinstance(error, (ImportError, AttributeError)):
                 reason += "; add the code that wrote it to PYTHONPATH"
         else:
-            reason = _diagnose(path, str(error))
+            reason = _diagnose(data, str(error))
         raise InputError(f"{path} {reason}") from error
 
 
-def _diagnose(path: Path, message: str) -> str:
+def _check_head(path: epath.Path, head: bytes) -> None:
+    """Raises InputError if a file that begins with these 9 bytes is no torch file."""
+    # The header of safetensors: its length in 8 bytes, then a JSON object.
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().length:
+        raise InputError(
+            f"{path} is a safetensors file, which is not supported yet; write its tensors with "
+            f"torch.save(safetensors.torch.load_file({path.name!r}), 'weights.pth')"
+        )
+    if not head.startswith((b"PK", b"\x80")):
+        content = f"it begins with {head[:4]!r}" if head else "it is empty"
+        raise InputError(f"{path} is not a torch file: {content}")
+
+
+def _diagnose(data: bytes, message: str) -> str:
     """Explains why torch.load refused a file, without unpickling it.
 
     torch.serialization.get_unsafe_globals_in_checkpoint reads neither legacy nor plain pickles.
@@ -150,7 +157,7 @@ def _diagnose(path: Path, message: str) -> str:
     if "TorchScript" in message:
         return "is a TorchScript archive, not a state dict; save module.state_dict() instead"
     try:
-        operations = list(_pickle_operations(path))
+        operations = list(_pickle_operations(data))
     except ValueError:
         operations = []
     refused = re.search(r"GLOBAL (\S+)", message)
@@ -188,9 +195,8 @@ def _stack_globals(operations: list[tuple[str, object]]) -> Iterator[str]:
             pushed.append(argument if isinstance(argument, str) else None)
 
 
-def _pickle_operations(path: Path) -> Iterator[tuple[str, object]]:
+def _pickle_operations(data: bytes) -> Iterator[tuple[str, object]]:
     """Yields the opcodes and arguments of a file's pickle. Raises ValueError if it is truncated."""
-    data = path.read_bytes()
     if data[:2] == b"PK":
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
