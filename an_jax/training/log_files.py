@@ -12,7 +12,7 @@ from etils import epath
 
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
-from an_jax.files import write_atomically
+from an_jax.files import is_remote, write_atomically
 
 EPOCHS, STEPS, PARTS = "metrics.jsonl", "steps.jsonl", "steps"
 INTERVAL = 10.0  # seconds between writes to a bucket, which are whole objects and take long
@@ -49,7 +49,7 @@ class LogFiles:
 
     def __init__(self, workdir: epath.Path, step: int, epochs: list[dict]):
         self._workdir = workdir
-        self._is_in_bucket = not str(workdir).startswith("/")
+        self._is_in_bucket = is_remote(workdir)
         self._texts: dict[epath.Path, str] = {}  # to append; in a bucket, whole objects
         self._changed: set[epath.Path] = set()
         self._events: list[bytes] = []
