@@ -1,5 +1,7 @@
 """Training batches: each image once per epoch, a function of (seed, epoch, step)."""
 
+import collections
+import dataclasses
 import functools
 import itertools
 import shutil
@@ -225,3 +227,21 @@ def test_a_step_without_any_good_image_is_an_error():
     source, _ = spoil([4, 5, 6, 7])
     with pytest.raises(InputError, match=r"no training image of a step can be decoded, such as \d"):
         epoch(source)
+
+
+def test_an_epoch_does_not_read_all_names_again():
+    """A million names become tensors once, since it takes seconds."""
+
+    class Names(collections.UserList):
+        reads = 0
+
+        def __getitem__(self, index):
+            Names.reads += 1
+            return super().__getitem__(index)
+
+    source = in_memory(12)
+    source = dataclasses.replace(source, filenames=Names(source.filenames))
+    epoch(source)
+    reads = Names.reads
+    epoch(source, number=1)
+    assert Names.reads == reads >= 12

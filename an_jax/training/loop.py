@@ -135,7 +135,7 @@ def _run(
     preemption = Preemption()
     enough_memory = explain_lack_of_memory("batch_size", config.batch_size)
     try:
-        with progress, profile, preemption, enough_memory:
+        with log, progress, profile, preemption, enough_memory:
             for epoch in range(first_epoch, config.num_epochs):
                 epoch_began = time.perf_counter()
                 for batch in _batches(config, card, train_set, groups, epoch, step - epoch * steps):
@@ -170,7 +170,7 @@ def _run(
                 lines = [line for line in log.steps if line["epoch"] == epoch + 1]
                 skipped = parallel.sum_over_processes(watch.take_skipped())
                 log.add_epoch(epoch_metrics(epoch + 1, step, lines, scores, skipped))
-                _plot_curves(workdir)
+                log.submit(lambda: _plot_curves(workdir))
                 seconds_left = (time.perf_counter() - epoch_began) * (config.num_epochs - epoch - 1)
                 say(describe_epoch(log.epochs[-1], config.num_epochs, seconds_left / 60))
         say(describe_best(log.epochs, workdir))
@@ -202,9 +202,8 @@ def _batches(
 
 
 def _plot_curves(workdir: epath.Path) -> None:
-    """Draws curves.png on process 0; a failure does not end the training."""
-    if parallel.is_main_process():
-        try:
-            plot_curves([workdir], workdir / "curves.png")
-        except OSError as error:
-            say(f"curves.png cannot be written: {error}")
+    """Draws curves.png; a failure does not end the training."""
+    try:
+        plot_curves([workdir], workdir / "curves.png")
+    except OSError as error:
+        say(f"curves.png cannot be written: {error}")

@@ -1,5 +1,6 @@
 """The training log on the terminal, printed by process 0."""
 
+import sys
 from logging import getLogger
 
 import ml_collections
@@ -18,12 +19,19 @@ def say(text: str) -> None:
 
 
 def silence_failed_saves() -> None:
-    """Silences the loggers that print a traceback for each array of a failed save.
+    """Silences the loggers and callbacks that print a traceback for each array of a failed save.
 
     The save raises the error as well. All other loggers still print their warnings.
     """
     for name in ("absl", "asyncio"):  # orbax logs as absl
         getLogger(name).setLevel("CRITICAL")
+    report = sys.unraisablehook
+
+    def report_others(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":  # tensorstore, after the save
+            report(unraisable)
+
+    sys.unraisablehook = report_others
 
 
 def describe_run(

@@ -83,6 +83,7 @@ class StepWatch:
             self._read_metrics()
         if self._window:
             self._log_window()
+        self._log.write()  # before a checkpoint of this step is complete
         self._window_began = None  # checkpoints and evaluation do not count as the steps' time
 
     def _read_metrics(self) -> None:

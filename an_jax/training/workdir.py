@@ -10,13 +10,13 @@ from an_jax.checkpoint import BEST, CARD, STEPS, ModelCard
 from an_jax.errors import InputError
 from an_jax.files import write_atomically
 from an_jax.training.config import default_config
-from an_jax.training.log import EPOCHS
-from an_jax.training.log import STEPS as LOG_STEPS
+from an_jax.training.log_files import EPOCHS, PARTS
+from an_jax.training.log_files import STEPS as LOG_STEPS
 
 CONFIG = "config.json"
 _OWN_FIELDS = {"model", "dataset", "num_epochs"}  # of every configuration
 # What a run writes besides CONFIG and CARD.
-_WRITTEN = (EPOCHS, LOG_STEPS, "tensorboard", "curves.png", "profile", STEPS, BEST)
+_WRITTEN = (EPOCHS, LOG_STEPS, PARTS, "tensorboard", "curves.png", "profile", STEPS, BEST)
 # A resumed run may change these: they do not change the result.
 CHANGEABLE = {
     "data_dir",
