@@ -130,8 +130,9 @@ def make_mesh(group_size: int = 1, devices: Sequence[jax.Device] | None = None) 
     for members in slices.values():
         if len(members) % group_size:
             raise InputError(
-                f"bn_group_size must divide the number of devices of each TPU slice, "
-                f"{len(members)}; it is {group_size}"
+                f"normalization statistics over groups of {group_size} devices need TPU slices that "
+                f"such groups divide, and a slice has {len(members)} devices: choose another "
+                "norm_batch_size"
             )
     parts = [
         mesh_utils.create_device_mesh(
