@@ -130,9 +130,8 @@ def make_mesh(group_size: int = 1, devices: Sequence[jax.Device] | None = None) 
     for members in slices.values():
         if len(members) % group_size:
             raise InputError(
-                f"normalization statistics over groups of {group_size} devices need TPU slices that "
-                f"such groups divide, and a slice has {len(members)} devices: choose another "
-                "norm_batch_size"
+                f"groups of {group_size} devices cannot share normalization statistics, since a "
+                f"TPU slice has {len(members)} devices: choose another norm_batch_size"
             )
     parts = [
         mesh_utils.create_device_mesh(
