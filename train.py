@@ -29,7 +29,7 @@ def run() -> None:
     from an_jax.files import absolute
     from an_jax.jax_settings import enable_compilation_cache
 
-    parallel.initialize()
+    parallel.initialize(handles_sigterm=True)
     warn_of_unused_accelerator()
     workdir = absolute(flags.FLAGS.workdir)
     enable_compilation_cache(workdir)

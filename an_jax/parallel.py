@@ -24,17 +24,23 @@ AXES = (GROUP, MEMBER)  # all devices
 T = TypeVar("T")
 
 
-def initialize() -> None:
+def initialize(*, handles_sigterm: bool = False) -> None:
     """Joins the other processes of the job, if there are any; comes before anything else of JAX.
 
     Finds those of a TPU pod and of a job of SLURM, Open MPI or Kubernetes. On other clusters the
     environment variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID describe the
     job. With JAX_NUM_PROCESSES=1 this process stays alone.
 
+    Args:
+        handles_sigterm: whether the processes agree on a step to stop at after SIGTERM; see
+            `training.preemption`. Otherwise SIGTERM ends a process.
+
     Raises:
         InputError: the processes do not find each other.
     """
     arguments: dict | None = None
+    # In a job, jax would ignore SIGTERM otherwise.
+    jax.config.update("jax_enable_preemption_service", handles_sigterm)
     try:
         arguments = distributed_arguments()
         if arguments is not None:

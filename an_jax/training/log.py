@@ -11,8 +11,9 @@ from etils import epath
 
 from an_jax.checkpoint import RANKINGS
 from an_jax.data.tf_on_cpu import tf
-from an_jax.errors import InputError
+from an_jax.errors import InputError, file_errors, one_line, with_advice
 from an_jax.files import write_atomically
+from an_jax.training.messages import how_to_resume, say
 
 EPOCHS, STEPS = "metrics.jsonl", "steps.jsonl"
 
@@ -79,6 +80,7 @@ class RunLog:
 
     def __init__(self, workdir: epath.Path, step: int, *, is_writer: bool):
         self._workdir, self._is_writer = workdir, is_writer
+        self._has_warned = False
         self.epochs, self.steps = (
             [line for line in read_lines(workdir / name) if line["step"] <= step]
             for name in (EPOCHS, STEPS)
@@ -121,24 +123,28 @@ class RunLog:
             for key, value in line.items()
             if key != "step"
         ]
-        with self._explain_errors():
-            with (self._workdir / name).open("a") as file:
-                file.write(_json_line(line))
-            self._event(step=line["step"], summary=tf.compat.v1.Summary(value=values))
-            self._events.flush()
+        with self._explain_errors(), (self._workdir / name).open("a") as file:
+            file.write(_json_line(line))
+        self._event(step=line["step"], summary=tf.compat.v1.Summary(value=values))
 
     def _event(self, **fields: object) -> None:
+        """Adds an event to TensorBoard's log. The first failure is reported; training goes on."""
         event = tf.compat.v1.Event(wall_time=time.time(), **fields)
-        self._events.write(event.SerializeToString())
+        try:
+            self._events.write(event.SerializeToString())
+            self._events.flush()
+        except file_errors() as error:
+            if not self._has_warned:
+                say(f"warning: TensorBoard's log cannot be written: {with_advice(error)}")
+            self._has_warned = True
 
     @contextlib.contextmanager
     def _explain_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, tf.errors.OpError) as error:
+        except file_errors() as error:
             raise InputError(
-                f"cannot write to {self._workdir}: {error}; make room, then run the same "
-                "command again to resume"
+                f"cannot write to {self._workdir}: {one_line(error)}; {how_to_resume(error)}"
             ) from error
 
 
