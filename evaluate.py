@@ -58,6 +58,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="compare with the published results; exit status 2 if a released model differs",
     )
+    add(
+        "--stall_minutes",
+        type=float,
+        default=30,
+        help="end a process that makes no step for so long; 0: never (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
@@ -76,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from an_jax.evaluation.result import Result
     from an_jax.evaluation.suite import evaluate_models
     from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
+    from an_jax.watchdog import start_watchdog
 
     if args.batch_size < 1:
         raise InputError("--batch_size must be at least 1")
@@ -86,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     enable_compilation_cache(args.output_dir)
     set_matmul_precision(args.dtype)
     parallel.connect()
+    start_watchdog(args.stall_minutes)
     with parallel.failing_together():
         datasets, checkpoints = expand_names(args.datasets), find_checkpoints(args.checkpoint)
         if args.compare_published:

@@ -13,7 +13,9 @@ def enable_compilation_cache(output: str | os.PathLike) -> None:
     A cache that the user has set, by JAX_COMPILATION_CACHE_DIR or in jax.config, is kept.
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        cache = absolute(output).parent / "compilation_cache"
+        path = absolute(output)
+        is_whole_bucket = str(path).startswith("gs://") and str(path).count("/") == 2
+        cache = (path if is_whole_bucket else path.parent) / "compilation_cache"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 

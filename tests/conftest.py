@@ -8,14 +8,17 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # Compiled programs are shared by all tests, by the commands that they start, and by later runs.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".cache" / "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# TensorFlow reads these when it is imported. It repeats failed requests to buckets ten times.
+os.environ["GCS_RETRY_CONFIG_INIT_DELAY_TIME_US"] = "1000"  # 1 s otherwise
+os.environ["GCS_RETRY_CONFIG_MAX_DELAY_TIME_US"] = "10000"  # 32 s otherwise
 
 import jax
 import numpy as np
 import pytest
 from etils import epath
 
-from an_jax.training import loop
-from tests import fake_archives
+from an_jax.training import build, loop
+from tests import fake_archives, fake_gcs
 from tests.digits_runs import config
 from tests.small_model import random_split, save, softmax_of
 
@@ -89,7 +92,32 @@ def small_checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A training run of two epochs of six steps."""
+    """A training run of two epochs of six steps. A step that copies data unasked is an error."""
     workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
-    loop.train(config(), workdir)
+    make = build.make_train_step
+
+    def make_guarded(*args, **options):
+        return jax.transfer_guard("disallow")(make(*args, **options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "make_train_step", make_guarded)
+        loop.train(config(), workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory):
+    """A GCS server: its port, and the environment in which gs:// leads there."""
+    with fake_gcs.serve(tmp_path_factory.mktemp("gcs")) as (port, environment):
+        yield port, environment
+
+
+@pytest.fixture
+def bucket(gcs, monkeypatch):
+    """An empty bucket, for this process and for the commands that it starts."""
+    port, environment = gcs
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = fake_gcs.Bucket(port)
+    yield bucket
+    bucket.heal()

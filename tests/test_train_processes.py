@@ -13,7 +13,7 @@ from etils import epath
 
 from an_jax.errors import InputError
 from an_jax.training import loop
-from an_jax.training.log import read_lines
+from an_jax.training.log_files import read_lines
 from tests.digits_runs import CHANGES, NUM_STEPS, assert_same_end, config, read_last
 from tests.processes import finish, start, start_two
 

@@ -22,7 +22,8 @@ from an_jax.evaluation.metrics import real_accuracy
 from an_jax.files import write_atomically
 from an_jax.training import build, curves, loop, profile, validation
 from an_jax.training.checkpoints import TrainCheckpoints
-from an_jax.training.log import epoch_metrics, is_best, read_lines
+from an_jax.training.log import epoch_metrics, is_best
+from an_jax.training.log_files import read_lines
 from an_jax.training.messages import describe_epoch
 from an_jax.training.workdir import open_workdir
 from an_jax.zoo import Preprocessing

@@ -5,6 +5,7 @@ A source has a fixed order. It yields examples {"image": encoded bytes, "label":
 """
 
 import dataclasses
+import functools
 import hashlib
 import posixpath
 from collections.abc import Sequence
@@ -52,23 +53,30 @@ class ImageList:
 
     def read(self, indices: Sequence[int] | range | np.ndarray) -> tf.data.Dataset:
         """Returns the examples at `indices`, in that order."""
-        indices = np.asarray(indices, np.int64)
-        names = np.asarray(self.filenames)[indices] if len(indices) else np.zeros(0, str)
-        columns: dict[str, np.ndarray] = {"filename": names, "label": self.labels[indices]}
-        if self.encoded is not None:
-            columns["image"] = np.array(self.encoded, object)[indices]
-            return tf.data.Dataset.from_tensor_slices(columns)
+        names, labels, encoded = self._columns  # a million names take seconds to become tensors
 
-        def read_file(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            path = tf.strings.join([self.root, example["filename"]], separator="/")
-            return {**example, "image": tf.io.read_file(path)}
+        def read_example(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            name = names[index]
+            if encoded is None:
+                image = tf.io.read_file(tf.strings.join([self.root, name], separator="/"))
+            else:
+                image = encoded[index]
+            return {"filename": name, "label": labels[index], "image": image}
 
-        return tf.data.Dataset.from_tensor_slices(columns).map(
-            read_file, num_parallel_calls=tf.data.AUTOTUNE
+        dataset = tf.data.Dataset.from_tensor_slices(np.asarray(indices, np.int64))
+        return dataset.map(read_example, num_parallel_calls=tf.data.AUTOTUNE)
+
+    @functools.cached_property
+    def _columns(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """Names, labels and contents of all images."""
+        names = tf.constant(np.array(self.filenames, object), tf.string)
+        encoded = (
+            None if self.encoded is None else tf.constant(np.array(self.encoded, object), tf.string)
         )
+        return names, tf.constant(self.labels), encoded
 
     def read_epoch(
-        self, rng: np.random.Generator, batch_size: int, rows: slice, steps: range
+        self, rng: np.random.Generator, rows: np.ndarray, share: slice, steps: range
     ) -> tf.data.Dataset:
         """Reads this process's rows of an epoch's batches, in random order.
 
@@ -76,12 +84,12 @@ class ImageList:
 
         Args:
             rng: determines the order.
-            batch_size: global batch size.
-            rows: this process's slice of each batch.
+            rows: a permutation of the rows of a batch.
+            share: this process's slice of `rows`.
             steps: which batches to read.
         """
-        order = np.resize(rng.permutation(len(self)), (steps.stop, batch_size))
-        return self.read(order[steps.start :, rows].ravel())
+        order = np.resize(rng.permutation(len(self)), (steps.stop, len(rows)))
+        return self.read(order[steps.start :, rows[share]].ravel())
 
     def name(self, position: int) -> str:
         """The path of an image, for error messages."""
@@ -139,15 +147,15 @@ class TfdsSplit:
         return dataset.shuffle(SHUFFLE_WINDOW, seed=seed, reshuffle_each_iteration=False)
 
     def read_epoch(
-        self, rng: np.random.Generator, batch_size: int, rows: slice, steps: range
+        self, rng: np.random.Generator, rows: np.ndarray, share: slice, steps: range
     ) -> tf.data.Dataset:
         """Reads this process's rows of an epoch's batches, as `ImageList.read_epoch` does.
 
         Each process has a fixed part of the examples. Those of earlier steps are read and dropped.
         """
-        first, last = (len(self) * row // batch_size for row in (rows.start, rows.stop))
+        first, last = (len(self) * row // len(rows) for row in (share.start, share.stop))
         examples = self.read_shuffled(range(first, last), int(rng.integers(2**31))).repeat()
-        b = rows.stop - rows.start
+        b = share.stop - share.start
         return examples.skip(steps.start * b).take(len(steps) * b)
 
     def _read(

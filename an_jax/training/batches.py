@@ -10,6 +10,7 @@ from an_jax import parallel
 from an_jax.checkpoint import ModelCard
 from an_jax.data.sets.train_sets import TrainSet
 from an_jax.data.train_pipeline import Augmentation, TrainBatch, steps_per_epoch, train_batches
+from an_jax.training.norm_groups import NormGroups
 from an_jax.training.targets import FAILED
 
 
@@ -17,6 +18,7 @@ def epoch_batches(
     config: ml_collections.ConfigDict,
     card: ModelCard,
     train_set: TrainSet,
+    groups: NormGroups,
     epoch: int,
     first_step: int,
     check: Callable[[], None],
@@ -30,6 +32,7 @@ def epoch_batches(
         config: the configuration.
         card: the model's card.
         train_set: the images.
+        groups: how the devices divide a batch.
         epoch: number of the epoch, from 0.
         first_step: number of steps of this epoch that are done.
         check: raises an error if this process must stop; called before each batch.
@@ -40,7 +43,7 @@ def epoch_batches(
     share = parallel.local_range(config.batch_size)
     batches = train_batches(
         train_set.source,
-        config.batch_size,
+        groups.rows(config.batch_size),
         slice(share.start, share.stop),
         card.preprocessing,
         Augmentation(tuple(config.crop_scale), config.horizontal_flip),

@@ -1,6 +1,7 @@
 """Training checkpoints: the last ones, from which a run resumes, and the best ones."""
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator
 from types import TracebackType
@@ -120,7 +121,10 @@ class TrainCheckpoints:
         """Says which checkpoint is the last complete one, after waiting for the current write."""
         with contextlib.suppress(Exception):  # a failed write leaves the one before
             self._last.wait_until_finished()
-        steps = ocp.utils.checkpoint_steps(self._last.directory)
+        try:
+            steps = ocp.utils.checkpoint_steps(self._last.directory)
+        except Exception:  # storage that has failed once may fail again
+            return "the checkpoints cannot be listed"
         if not steps:
             return "no checkpoint is saved yet"
         return f"the last good checkpoint is step {max(steps)}"
@@ -150,8 +154,9 @@ class TrainCheckpoints:
         except InputError:
             raise
         except Exception as error:  # orbax and tensorstore raise many types for a full disk
-            # The system's reason comes last.
-            reason = one_line(error).split(" [")[0].rpartition(": ")[2]
+            # The system's reason comes last. A bucket's server adds a page of text.
+            text = re.sub(" with body '.*'", "", one_line(error))
+            reason = text.split(" [")[0].rpartition(": ")[2]
             raise InputError(
                 f"cannot write to {self._last.directory.parent}: {reason}; "
                 f"{self.describe_last()}: {how_to_resume(error)}"

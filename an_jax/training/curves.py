@@ -10,7 +10,7 @@ from etils import epath
 
 from an_jax.errors import InputError, exit_status
 from an_jax.files import check_destination, why_not_png, write_atomically
-from an_jax.training.log import EPOCHS, read_lines
+from an_jax.training.log_files import EPOCHS, read_lines
 
 
 def read_metrics(workdir: epath.Path) -> list[dict]:

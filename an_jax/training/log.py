@@ -1,30 +1,15 @@
-"""The log files of a run: JSON lines of epochs and of steps, and TensorBoard scalars."""
+"""The training log: lines about epochs and about steps."""
 
-import contextlib
-import json
-import socket
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from types import TracebackType
 
 import numpy as np
 from etils import epath
 
 from an_jax.checkpoint import RANKINGS
 from an_jax.data.tf_on_cpu import tf
-from an_jax.errors import InputError, file_errors, one_line, with_advice
-from an_jax.files import write_atomically
-from an_jax.training.messages import how_to_resume, say
-
-EPOCHS, STEPS = "metrics.jsonl", "steps.jsonl"
-
-
-def read_lines(path: epath.Path) -> list[dict]:
-    """Returns the objects of a file of JSON lines, without a line that a kill cut short."""
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
-    return lines
+from an_jax.errors import InputError
+from an_jax.training.log_files import EPOCHS, LogFiles, read_lines
 
 
 def epoch_metrics(
@@ -67,7 +52,11 @@ def is_best(scores: dict[str, float], epochs: list[dict]) -> bool:
 
 
 class RunLog:
-    """The log files of a run. Drops the lines after the step at which the run resumes.
+    """The log of a run, a context manager that writes what is left on leaving.
+
+    Attributes:
+        epochs: the lines about epochs, up to the step at which the run resumes.
+        steps: the lines about steps, on the process that writes: at least those of this epoch.
 
     Args:
         workdir: the run's working directory.
@@ -79,74 +68,59 @@ class RunLog:
     """
 
     def __init__(self, workdir: epath.Path, step: int, *, is_writer: bool):
-        self._workdir, self._is_writer = workdir, is_writer
-        self._has_warned = False
-        self.epochs, self.steps = (
-            [line for line in read_lines(workdir / name) if line["step"] <= step]
-            for name in (EPOCHS, STEPS)
-        )
-        if is_writer:
-            self._open(step)
-
-    def _open(self, step: int) -> None:
-        with self._explain_errors():
-            for name, lines in ((EPOCHS, self.epochs), (STEPS, self.steps)):
-                if (self._workdir / name).exists():
-                    write_atomically(self._workdir / name, "".join(map(_json_line, lines)))
-            directory = self._workdir / "tensorboard"
-            directory.mkdir(exist_ok=True)
-            name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
-            self._events = tf.io.TFRecordWriter(str(directory / name))
-            self._event(file_version="brain.Event:2")
-            # This event makes TensorBoard drop what an earlier start logged after this step.
-            start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-            self._event(step=step, session_log=start)
+        self.epochs = [line for line in read_lines(workdir / EPOCHS) if line["step"] <= step]
+        self._files = LogFiles(workdir, step, self.epochs) if is_writer else None
+        self.steps = self._files.steps if self._files else []
 
     def add_steps(self, line: dict) -> None:
         """Adds a line about some steps; its `step` is the number of updates made.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: an earlier line cannot be written.
         """
-        self._add(self.steps, STEPS, "train/", line)
+        self.steps.append(line)
+        if self._files:
+            self._files.add_event(step=line["step"], summary=_summary("train/", line))
+            self._files.add_steps(line)
 
     def add_epoch(self, line: dict) -> None:
         """Adds a line about an epoch, as `add_steps` does."""
-        self._add(self.epochs, EPOCHS, "", line)
+        self.epochs.append(line)
+        if self._files:
+            self._files.add_event(step=line["step"], summary=_summary("", line))
+            self._files.add_epoch(line)
 
-    def _add(self, lines: list[dict], name: str, prefix: str, line: dict) -> None:
-        lines.append(line)
-        if not self._is_writer:
-            return
-        values = [
-            tf.compat.v1.Summary.Value(tag=prefix + key, simple_value=value)
-            for key, value in line.items()
-            if key != "step"
-        ]
-        with self._explain_errors(), (self._workdir / name).open("a") as file:
-            file.write(_json_line(line))
-        self._event(step=line["step"], summary=tf.compat.v1.Summary(value=values))
+    def write(self) -> None:
+        """Has what was added written, in the background. Raises InputError as `add_steps` does."""
+        if self._files:
+            self._files.write()
 
-    def _event(self, **fields: object) -> None:
-        """Adds an event to TensorBoard's log. The first failure is reported; training goes on."""
-        event = tf.compat.v1.Event(wall_time=time.time(), **fields)
-        try:
-            self._events.write(event.SerializeToString())
-            self._events.flush()
-        except file_errors() as error:
-            if not self._has_warned:
-                say(f"warning: TensorBoard's log cannot be written: {with_advice(error)}")
-            self._has_warned = True
+    def submit(self, job: Callable[[], None]) -> None:
+        """Has a job done in the background after that, where this process writes the files."""
+        if self._files:
+            self._files.submit(job)
 
-    @contextlib.contextmanager
-    def _explain_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except file_errors() as error:
-            raise InputError(
-                f"cannot write to {self._workdir}: {one_line(error)}; {how_to_resume(error)}"
-            ) from error
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._files:
+            try:
+                self._files.close()
+            except InputError:
+                if exception is None:  # otherwise the first error counts
+                    raise
 
 
-def _json_line(line: dict) -> str:
-    return json.dumps(line) + "\n"
+def _summary(prefix: str, line: dict) -> tf.compat.v1.Summary:
+    values = [
+        tf.compat.v1.Summary.Value(tag=prefix + key, simple_value=value)
+        for key, value in line.items()
+        if key != "step"
+    ]
+    return tf.compat.v1.Summary(value=values)

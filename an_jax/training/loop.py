@@ -24,6 +24,7 @@ from an_jax.training.curves import plot_curves
 from an_jax.training.lock import RunLock
 from an_jax.training.log import RunLog, epoch_metrics, is_best
 from an_jax.training.messages import describe_best, describe_epoch, describe_run, say
+from an_jax.training.norm_groups import make_norm_groups
 from an_jax.training.preemption import Preempted, Preemption
 from an_jax.training.profile import Profile
 from an_jax.training.watch import StepWatch
@@ -85,7 +86,8 @@ def _run(
     checkpoints: TrainCheckpoints,
     lock: RunLock,
 ) -> None:
-    mesh = parallel.make_mesh(config.bn_group_size)
+    groups = make_norm_groups(config.batch_size, config.norm_batch_size, jax.device_count())
+    mesh = parallel.make_mesh(groups.num_devices)
     steps = steps_per_epoch(len(train_set.source), config.batch_size)
 
     # Training starts
@@ -94,7 +96,9 @@ def _run(
     # 3. otherwise from random weights.
     init_from = config.init_from if checkpoints.last_step is None else ""
     with parallel.failing_together():
-        schedule, train_step, state, validate = build(config, card, train_set, mesh, init_from)
+        schedule, train_step, state, validate = build(
+            config, card, train_set, mesh, groups.num_micro_batches, init_from
+        )
     state = checkpoints.restore_last(state)
     start = step = int(state.step)  # updates made
 
@@ -106,6 +110,7 @@ def _run(
             card,
             num_params=functional.count(state.params),
             devices=describe_devices(),
+            groups=groups,
             steps_per_epoch=steps,
             first_step=step,
         )
@@ -134,11 +139,11 @@ def _run(
     preemption = Preemption()
     enough_memory = explain_lack_of_memory("--config.batch_size", config.batch_size)
     try:
-        with progress, profile, preemption, enough_memory:
+        with log, progress, profile, preemption, enough_memory:
             for epoch in range(first_epoch, config.num_epochs):
                 epoch_began = time.perf_counter()
                 for batch, error in epoch_batches(
-                    config, card, train_set, epoch, step - epoch * steps, lock.check
+                    config, card, train_set, groups, epoch, step - epoch * steps, lock.check
                 ):
                     watch.skip(batch.skipped)
                     profile.before_step(step - start)
@@ -171,7 +176,7 @@ def _run(
                 lines = [line for line in log.steps if line["epoch"] == epoch + 1]
                 skipped = parallel.sum_over_processes(watch.take_skipped())
                 log.add_epoch(epoch_metrics(epoch + 1, step, lines, scores, skipped))
-                _plot_curves(workdir)
+                log.submit(lambda: _plot_curves(workdir))
                 seconds_left = (time.perf_counter() - epoch_began) * (config.num_epochs - epoch - 1)
                 say(describe_epoch(log.epochs[-1], config.num_epochs, seconds_left / 60))
         say(describe_best(log.epochs, workdir))
@@ -181,9 +186,8 @@ def _run(
 
 
 def _plot_curves(workdir: epath.Path) -> None:
-    """Draws curves.png on process 0; a failure does not end the training."""
-    if parallel.is_main_process():
-        try:
-            plot_curves([workdir], workdir / "curves.png")
-        except Exception as error:  # also of matplotlib
-            say(f"warning: curves.png cannot be written: {with_advice(error)}")
+    """Draws curves.png; a failure does not end the training."""
+    try:
+        plot_curves([workdir], workdir / "curves.png")
+    except Exception as error:  # also of matplotlib
+        say(f"warning: curves.png cannot be written: {with_advice(error)}")

@@ -1,5 +1,6 @@
 """The training log on the terminal, printed by process 0."""
 
+import sys
 from logging import getLogger
 
 import ml_collections
@@ -9,6 +10,7 @@ from tqdm import tqdm
 from an_jax import parallel
 from an_jax.checkpoint import ModelCard
 from an_jax.errors import advise
+from an_jax.training.norm_groups import NormGroups
 
 
 def say(text: str) -> None:
@@ -24,12 +26,19 @@ def how_to_resume(error: Exception) -> str:
 
 
 def silence_failed_saves() -> None:
-    """Silences the loggers that print a traceback for each array of a failed save.
+    """Silences the loggers and callbacks that print a traceback for each array of a failed save.
 
     The save raises the error as well. All other loggers still print their warnings.
     """
     for name in ("absl", "asyncio"):  # orbax logs as absl
         getLogger(name).setLevel("CRITICAL")
+    report = sys.unraisablehook
+
+    def report_others(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":  # tensorstore, after the save
+            report(unraisable)
+
+    sys.unraisablehook = report_others
 
 
 def describe_run(
@@ -38,6 +47,7 @@ def describe_run(
     *,
     num_params: int,
     devices: str,
+    groups: NormGroups,
     steps_per_epoch: int,
     first_step: int,
 ) -> str:
@@ -48,6 +58,7 @@ def describe_run(
         card: the model's card.
         num_params: number of trained values.
         devices: the devices and processes, as `describe_devices` returns them.
+        groups: the images that share statistics.
         steps_per_epoch: updates in an epoch.
         first_step: updates made before this start of the run; above 0 if it resumes.
     """
@@ -55,8 +66,10 @@ def describe_run(
         f"{config.model}: {num_params / 1e6:.3f} M parameters; "
         f"{card.source['num_images']} images of {config.dataset}, {card.num_classes} classes; "
         f"{config.num_epochs} epochs of {steps_per_epoch} steps of {config.batch_size} images on "
-        f"{devices}"
+        f"{devices}; {groups.describe()}"
     )
+    if groups.num_images < config.norm_batch_size:
+        line += f" (norm_batch_size: {config.norm_batch_size}), since a batch has no more"
     return f"{line}; resuming after step {first_step}" if first_step else line
 
 

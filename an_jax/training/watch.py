@@ -15,6 +15,7 @@ from an_jax import parallel
 from an_jax.errors import InputError
 from an_jax.training.log import RunLog
 from an_jax.training.step import Metrics
+from an_jax.watchdog import note_progress
 
 
 class LoggedStep(NamedTuple):
@@ -92,6 +93,7 @@ class StepWatch:
             self._read_metrics()
         if self._window:
             self._log_window()
+        self._log.write()  # before a checkpoint of this step is complete
         self._window_began = None  # checkpoints and evaluation do not count as the steps' time
 
     def _read_metrics(self) -> None:
@@ -112,6 +114,7 @@ class StepWatch:
             epoch=epoch, step=step, loss=f"{loss:.3f}", lr=f"{rate:.3g}", refresh=False
         )
         self._progress.update(self._batch_size)
+        note_progress(f"step {step}")
         if step % self._log_steps == 0:
             self._log_window()
 

@@ -10,17 +10,17 @@ from an_jax.checkpoint import BEST, CARD, STEPS, ModelCard
 from an_jax.errors import InputError, file_errors, with_advice
 from an_jax.files import write_atomically
 from an_jax.training.config import default_config
-from an_jax.training.log import EPOCHS
-from an_jax.training.log import STEPS as LOG_STEPS
+from an_jax.training.log_files import EPOCHS, PARTS
+from an_jax.training.log_files import STEPS as LOG_STEPS
 
 CONFIG = "config.json"
 _OWN_FIELDS = {"model", "dataset", "num_epochs"}  # of every configuration
 # What a run writes besides CONFIG and CARD.
-_WRITTEN = (EPOCHS, LOG_STEPS, "tensorboard", "curves.png", "profile", STEPS, BEST)
+_WRITTEN = (EPOCHS, LOG_STEPS, PARTS, "tensorboard", "curves.png", "profile", STEPS, BEST)
 # A resumed run may change these: they do not change the result.
 CHANGEABLE = {
     "data_dir",
-    "bn_group_size",
+    "bn_group_size",  # of older runs; norm_batch_size took its place
     "eval_batch_size",
     "log_steps",
     "checkpoint_steps",
@@ -72,7 +72,9 @@ def _check_foreign(workdir: epath.Path) -> None:
 
 def _check_same_run(workdir: epath.Path, new: dict, card: ModelCard) -> None:
     # Fields that are newer than the run have their defaults, which do what older versions did.
-    old = json.loads(default_config().to_json()) | json.loads((workdir / CONFIG).read_text())
+    defaults = json.loads(default_config().to_json())
+    defaults["norm_batch_size"] = new["norm_batch_size"]  # older runs had it from their devices
+    old = defaults | json.loads((workdir / CONFIG).read_text())
     changed = [key for key in new | old if new.get(key) != old.get(key)]
     if set(changed) - CHANGEABLE:
         changes = ", ".join(f"{key} {old.get(key)} -> {new.get(key)}" for key in changed)

@@ -1,0 +1,155 @@
+"""Buckets: the check of a bucket, data and converted checkpoints in it, under faults."""
+
+import io
+import sys
+import time
+
+import google.cloud
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+import an_jax
+from an_jax import buckets, functional
+from an_jax.buckets import check_bucket
+from an_jax.data.folders import check_data_directory
+from an_jax.data.sets.opening import open_image_set
+from an_jax.data.sets.train_sets import open_train_set
+from an_jax.data.train_pipeline import Augmentation, train_batches
+from an_jax.errors import InputError
+from an_jax.zoo import Preprocessing
+from convert.__main__ import main as convert
+from tests import fake_archives, small_model
+from tests.fake_gcs import CUT, FOREVER
+from tests.fake_tfds import prepare
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ((401, 1), "no access to gs://bucket-"),
+        ((403, 1), "no permission to use gs://bucket-.* needs storage.buckets.get"),
+        ((404, 1), "there is no bucket gs://bucket-.* `gcloud storage buckets create"),
+        ((503, FOREVER), "gs://bucket-.* does not answer: .*try again later"),
+        ((CUT, FOREVER), "gs://bucket-.* does not answer: .*try again later"),
+        ((429, 1), ""),
+        ((503, 1), ""),
+        ((CUT, 1), ""),
+    ],
+)
+def test_the_bucket_is_checked(bucket, monkeypatch, fault, message):
+    """Each fault is a line within a stated time, or is overcome."""
+    monkeypatch.setattr(buckets, "TIMEOUT", 2)
+    bucket.fail("^GET /storage/v1/b/bucket-", *fault)
+    began = time.monotonic()
+    if message:
+        with pytest.raises(InputError, match=f"^{message}"):
+            check_bucket(bucket.path / "run")
+    else:
+        check_bucket(bucket.path / "run")
+    assert time.monotonic() - began < 4
+
+
+def test_a_bucket_is_slow_or_has_no_name(bucket, monkeypatch):
+    with pytest.raises(InputError, match="gs:// begins with no name of a bucket"):
+        check_bucket("gs://")
+    bucket.delay(0.4)
+    check_bucket(bucket.path)
+    monkeypatch.setattr(buckets, "TIMEOUT", 0.6)
+    with pytest.raises(InputError, match="does not answer"):
+        check_bucket(bucket.path)
+
+
+def test_what_buckets_need_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    with pytest.raises(InputError, match=r"no access to gs://b: .*application-default login"):
+        check_bucket("gs://b/run")
+    monkeypatch.delattr(google.cloud, "storage")
+    monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
+    with pytest.raises(InputError, match=r"gs://b/run: a package .* `pip install -e '\.\[gcs\]'`"):
+        check_bucket("gs://b/run")
+    check_bucket(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ((403, 1), "cannot be read: .*403"),
+        ((404, FOREVER), "no data directory gs://bucket-"),
+        ((503, 2), ""),
+        ((429, 2), ""),
+        ((CUT, 2), ""),
+    ],
+)
+def test_the_data_directory_is_checked(bucket, fault, message):
+    (bucket.path / "data/x").write_text("")
+    bucket.fail("data", *fault)
+    if message:
+        with pytest.raises(InputError, match=message):
+            check_data_directory(str(bucket.path / "data"))
+    else:
+        check_data_directory(str(bucket.path / "data"))
+
+
+def upload(local, destination):
+    for path in local.rglob("*"):
+        if path.is_file():
+            target = destination / path.relative_to(local)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+
+
+def batches_of(data_dir):
+    source = open_train_set("folder", str(data_dir)).source
+    preprocessing = Preprocessing(image_size=8, crop_pct=1.0)
+    augmentation = Augmentation((0.3, 1.0), True)
+    whole = slice(0, 4)
+    return list(
+        train_batches(source, 4, whole, preprocessing, augmentation, seed=0, epoch=0, first_step=0)
+    )
+
+
+def test_images_are_read_from_class_folders(bucket, tmp_path):
+    """They are those of the local folders, although some requests fail."""
+    for i in range(6):
+        for part in ("train", "val"):
+            fake_archives.write(tmp_path / f"{part}/{'ab'[i % 2]}/{i}.jpg", fake_archives.jpeg(i))
+    upload(tmp_path, bucket.path / "data")
+    bucket.fail("jpg", 503, 2)
+    bucket.fail("jpg", CUT, 2)
+    for batch, expected in zip(batches_of(bucket.path / "data"), batches_of(tmp_path), strict=True):
+        np.testing.assert_equal(vars(batch), vars(expected))
+    bucket.fail("5.jpg", 403)
+    with pytest.raises(InputError, match=r"cannot be read: .*403"):
+        batches_of(bucket.path / "data")
+
+
+def test_images_are_read_from_tfds(bucket, tmp_path):
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "file_name": tfds.features.Text(),
+        "label": tfds.features.ClassLabel(num_classes=1000),
+    }
+    examples = [
+        {"image": io.BytesIO(fake_archives.jpeg(i)), "label": i, "file_name": f"{i}.JPEG"}
+        for i in range(3)
+    ]
+    prepare(tmp_path, "imagenet2012", "5.1.0", "validation", features, examples)
+    upload(tmp_path, bucket.path / "data")
+    read = [
+        list(open_image_set("imagenet-1k", str(data_dir), True).read(range(3)))
+        for data_dir in (tmp_path, bucket.path / "data")
+    ]
+    assert [int(example["label"]) for example in read[0]] == [int(e["label"]) for e in read[1]]
+    assert [e["image"].numpy() for e in read[0]] == [e["image"].numpy() for e in read[1]]
+
+
+def test_conversion_in_both_directions(bucket):
+    source, pth, back = (str(bucket.path / name) for name in ("small", "small.pth", "models/back"))
+    small_model.save(source)
+    assert convert([source, pth, "--to-torch"]) == 0
+    assert convert([pth, back]) == 0
+    weights = [functional.split(an_jax.load_model(path)).params for path in (source, back)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *weights))
