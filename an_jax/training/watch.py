@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from an_jax import parallel
 from an_jax.errors import InputError
 from an_jax.training.log import RunLog
 from an_jax.training.step import Metrics
@@ -55,6 +56,7 @@ class StepWatch:
         self._window: list[LoggedStep] = []  # the steps of the next line
         self._window_began: tuple[float, int] | None = None  # at this time, after this step
         self._skipped = 0
+        self._error: Exception | None = None
 
     def skip(self, names: list[str]) -> None:
         """Counts images that cannot be decoded, and prints their names."""
@@ -67,12 +69,20 @@ class StepWatch:
         count, self._skipped = self._skipped, 0
         return count
 
-    def add(self, epoch: int, step: int, metrics: Metrics) -> None:
+    def add(self, epoch: int, step: int, metrics: Metrics, error: Exception | None = None) -> None:
         """Takes the metrics of a step that was just dispatched; `step` includes it.
 
+        Args:
+            epoch, step: numbers, from 1.
+            metrics: metrics of the step.
+            error: the error of this process, if it has failed.
+
         Raises:
-            InputError: the loss of an earlier step is NaN or infinite.
+            InputError: the loss of an earlier step is NaN or infinite, or another process has
+                failed.
+            Exception: `error`, once the other processes know of it.
         """
+        self._error = error
         self._dispatched.append((epoch, step, metrics))
         if len(self._dispatched) > 2:
             self._read_metrics()
@@ -90,6 +100,9 @@ class StepWatch:
         epoch, step, metrics = self._dispatched.popleft()
         loss, top1 = float(metrics.loss), float(metrics.top1)
         if not math.isfinite(loss):
+            with parallel.failing_together():  # see `epoch_batches`
+                if self._error is not None:
+                    raise self._error
             raise InputError(
                 f"the loss is {loss} at step {step} (epoch {epoch}): lower the learning rate; "
                 f"{self._describe_last_checkpoint()}"
