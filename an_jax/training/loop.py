@@ -143,7 +143,7 @@ def _run(
             for epoch in range(first_epoch, config.num_epochs):
                 epoch_began = time.perf_counter()
                 for batch, error in epoch_batches(
-                    config, card, train_set, groups, epoch, step - epoch * steps, lock.check
+                    config, card, train_set, groups, mesh, epoch, step - epoch * steps, lock.check
                 ):
                     watch.skip(batch.skipped)
                     profile.before_step(step - start)
