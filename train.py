@@ -25,12 +25,12 @@ def main(argv: list[str]) -> int:
 def run() -> None:
     """Trains. Raises InputError if the command, the configuration or the data are invalid."""
     from an_jax import parallel
-    from an_jax.devices import warn_of_unused_accelerator
+    from an_jax.devices import check_devices
     from an_jax.files import absolute
     from an_jax.jax_settings import enable_compilation_cache
 
     parallel.initialize()
-    warn_of_unused_accelerator()
+    check_devices()
     workdir = absolute(flags.FLAGS.workdir)
     enable_compilation_cache(workdir)
     parallel.connect()

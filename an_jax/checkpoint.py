@@ -86,7 +86,7 @@ class ModelCard:
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
     """Returns whether `path` looks like a checkpoint of this project."""
-    return (epath.Path(path) / CARD).is_file()
+    return (absolute(path) / CARD).is_file()
 
 
 def why_foreign(path: epath.Path) -> str | None:
@@ -147,7 +147,7 @@ def restore_weights(
     _check_digests(directory)
     try:
         _check_shapes(expected, ocp.PyTreeCheckpointHandler().metadata(directory).tree)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             return checkpointer.restore(directory, target)
     except Exception as error:  # orbax and tensorstore raise many types for damaged files
         reason = one_line(error, limit=300)
@@ -157,6 +157,16 @@ def restore_weights(
 def check_weights(path: str | os.PathLike) -> None:
     """Raises InputError if a checkpoint's weight files have changed since they were written."""
     _check_digests(_weights_directory(absolute(path)))
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Lets each process read by itself: it does not wait for one that has failed."""
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process,
+        active_processes={process},
+        barrier_sync_key_prefix=f"process_{process}",
+    )
 
 
 def _check_shapes(
@@ -233,7 +243,9 @@ def best_step(workdir: epath.Path) -> int:
     Raises:
         InputError: no step is saved yet.
     """
-    options = ocp.CheckpointManagerOptions(best_fn=RANKINGS["val_top1"], create=False)
+    options = ocp.CheckpointManagerOptions(
+        best_fn=RANKINGS["val_top1"], create=False, multiprocessing_options=_alone()
+    )
     step = None
     if (workdir / BEST).is_dir():
         with ocp.CheckpointManager(workdir / BEST, options=options) as manager:

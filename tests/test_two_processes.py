@@ -2,16 +2,30 @@
 
 import json
 import re
+import shutil
 from typing import NamedTuple
 
 import pytest
 
 from tests import fake_archives
 from tests.processes import finish, start_two
+from tests.small_model import random_split, save
 from tests.suite import entries, run
 
+KERNEL = "conv1.kernel"
+
 DATASETS = ["imagenet-1k", "imagenet-1k-reassessed", "imagenet-sketch", "imagenet-o"]
-RUNS = ("whole", "resumed", "corrupt", "unwritable", "different")
+# Runs whose inputs differ between the processes -> what both of them say.
+DIFFERENT = {
+    "images": "process 1 does not have the same images of imagenet-a as process 0",
+    "flags": "process 1 does not have the same --batch_size as process 0",
+    "list": "process 1 does not have the same list of checkpoints as process 0",
+    "weights": "process 1 does not have the same weights of model as process 0",
+    "init_from": "process 1 does not have the same weights of other/model as process 0",
+}
+# Runs in which one process has a damaged or no checkpoint.
+FAILED = {"missing": "no checkpoint at", "damaged": "files have changed since they were written"}
+RUNS = ("whole", "resumed", "corrupt", "unwritable", *DIFFERENT, *FAILED)
 
 
 class Run(NamedTuple):
@@ -40,25 +54,43 @@ def bad_file(directory):
 def runs(directory, bad_file, small_checkpoint, archives):
     """One job of two processes that runs the command once for each of RUNS."""
     here, there = directory / "here", directory / "there"
-    fake_archives.make_all(here, heavy=False)
-    fake_archives.make_all(there, heavy=False)
+    for place, scale in ((here, 1), (there, 2)):
+        fake_archives.make_all(place, heavy=False)
+        shutil.copytree(small_checkpoint, place / "same/model")
+        shutil.copytree(small_checkpoint, place / "damaged")
+        save(place / "other/model", **{KERNEL: random_split().params[KERNEL] * scale})
     first = min((there / "imagenet-a").glob("*/*.jpg"))
     first.rename(first.with_name("other.jpg"))
+    shutil.copytree(small_checkpoint, there / "more/another")
+    for place in (here, there):
+        shutil.copytree(small_checkpoint, place / "more/model")
+    shutil.copytree(small_checkpoint, here / "missing")
+    (there / "damaged/weights/manifest.ocdbt").write_bytes(b"")
     (directory / "file").touch()
-    whole = ("--data_dir", archives, "--datasets", ",".join(DATASETS))
+    sketch = ("--data_dir", archives, "--datasets", "imagenet-sketch")
+    sketch += ("--output_dir", directory / "different_out", "--checkpoint")
+    small = ("--checkpoint", small_checkpoint)
+    whole = (*small, "--data_dir", archives, "--datasets", ",".join(DATASETS))
     changes = {
         "whole": (*whole, "--output_dir", directory / "out"),
         "resumed": (*whole, "--output_dir", directory / "out"),
-        "corrupt": ("--data_dir", directory / "corrupt", "--output_dir", directory / "corrupt_out"),
-        "unwritable": ("--data_dir", archives, "--output_dir", directory / "file"),
-        # The data directory is the working directory, another one for each process.
-        "different": (
-            *("--data_dir", ".", "--datasets", "imagenet-a"),
-            *("--output_dir", directory / "different_out"),
+        "corrupt": (
+            *(*small, "--data_dir", directory / "corrupt"),
+            *("--output_dir", directory / "corrupt_out"),
         ),
+        "unwritable": (*small, "--data_dir", archives, "--output_dir", directory / "file"),
+        # Relative paths: each process has another working directory.
+        "images": (*sketch, "same/model", "--data_dir", ".", "--datasets", "imagenet-a"),
+        "flags": (*sketch, "same/model", "--batch_size", "1{process}"),
+        "list": (*sketch, "more"),
+        "weights": (*sketch, "other/model"),
+        "missing": (*sketch, "missing"),
+        "damaged": (*sketch, "damaged"),
     }
-    given = ("--batch_size", 16, "--allow_partial", "--checkpoint", small_checkpoint)
-    commands = json.dumps([[*map(str, (*given, *changes[name]))] for name in RUNS])
+    given = ("--batch_size", 16, "--allow_partial")
+    commands = {name: [*map(str, (*given, *change))] for name, change in changes.items()}
+    commands["init_from"] = ["train", str(directory / "run"), "other/model"]
+    commands = json.dumps([commands[name] for name in RUNS])
     script = "tests/evaluations_in_turn.py"
     processes = finish(*start_two(script, commands, directories=(here, there)))
     assert [status for status, *_ in processes] == [0, 0], processes
@@ -109,11 +141,26 @@ def test_output_that_cannot_be_written(runs):
     assert "error: stopped: process 0 has failed" in other_err
 
 
-def test_different_data(runs):
-    """Processes that see different data stop with an error."""
-    status, _, errors = runs["different"]
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_processes_with_different_inputs_stop(runs, directory, name):
+    """No predictions are saved."""
+    status, _, errors = runs[name]
     assert status == [1, 1]
-    assert all("process 1 does not see the same data as process 0" in err for err in errors)
+    for err in errors:
+        assert err.endswith(
+            f"error: {DIFFERENT[name]}; give all processes the same command and files\n"
+        )
+    assert not list(directory.glob("different_out/**/*.npz"))
+
+
+@pytest.mark.parametrize("name", FAILED)
+def test_a_checkpoint_that_one_process_cannot_read(runs, name):
+    """Both processes name the reason."""
+    status, _, (err, other_err) = runs[name]
+    assert status == [1, 1]
+    assert err.startswith("error: stopped: process 1 has failed: ")
+    assert FAILED[name] in err
+    assert FAILED[name] in other_err
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The training loop: epochs of steps, each followed by a checkpoint and an evaluation."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -55,25 +56,28 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
 
 def _open_train_set(config: ml_collections.ConfigDict) -> TrainSet:
     """Raises InputError unless all processes can open the same training set."""
-    try:
+    with parallel.failing_together():
         train_set = open_train_set(config.dataset, config.data_dir)
         if len(train_set.source) < jax.process_count():
             raise InputError("there are fewer training images than processes")
-    except InputError as error:
-        parallel.check_agreement("", error)  # tells the other processes
-        raise
-    parallel.check_agreement(train_set.fingerprint, None)
+    parallel.check_agreement(train_set.fingerprints)
     return train_set
 
 
 def _check_workdir_is_shared(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
     """Raises InputError unless all processes have the same configuration and working directory."""
-    written, error = "", None
-    try:
-        written = (workdir / CONFIG).read_text()
-    except OSError as os_error:
-        error = InputError(f"{workdir} must be the same directory for all processes: {os_error}")
-    parallel.check_agreement(config.to_json() + written, error)
+    with parallel.failing_together():
+        try:
+            written = (workdir / CONFIG).read_text()
+        except OSError as error:
+            raise InputError(
+                f"{workdir} must be the same directory for all processes: {error}"
+            ) from error
+    fields = json.loads(config.to_json())
+    parallel.check_agreement(
+        {f"config.{name}": json.dumps(value) for name, value in fields.items()}
+        | {str(workdir / CONFIG): written}
+    )
 
 
 def _run(
@@ -90,8 +94,13 @@ def _run(
     # 1. from the last checkpoint of the working directory, if it has one;
     # 2. otherwise from the weights of the checkpoint config.init_from, if that is set;
     # 3. otherwise from random weights.
+    parallel.check_agreement({"last checkpoint": str(checkpoints.last_step)})
     init_from = config.init_from if checkpoints.last_step is None else ""
-    schedule, train_step, state, validate = build(config, card, train_set, mesh, init_from)
+    with parallel.failing_together():
+        schedule, train_step, state, validate = build(config, card, train_set, mesh, init_from)
+    if init_from:
+        digest = functional.digest(state.params | state.batch_stats)
+        parallel.check_agreement({f"weights of {init_from}": digest})
     state = checkpoints.restore_last(state)
     start = step = int(state.step)  # updates made
 
