@@ -115,7 +115,8 @@ def test_two_processes_are_preempted_and_one_goes_on_and_is_killed(finished, tmp
     ):
         assert line["loss"] == pytest.approx(expected_line["loss"], rel=1e-5)
 
-    kill_while_saving(start("train.py", *flags, "--config.checkpoint_steps=1"), workdir)
+    flags = [*flags[:-1], f"--workdir=~/{workdir.name}", "--config.checkpoint_steps=1"]
+    kill_while_saving(start("train.py", *flags, HOME=str(tmp_path)), workdir)
     loop.train(config(), workdir)
     assert_same_end(workdir, not_killed)
     assert not is_saving(workdir)
