@@ -2,11 +2,14 @@
 
 The devices of several processes alternate in the mesh, as they can on TPUs.
 
-Arguments: a JSON list of argument lists, and the working directory of the training. Prints a line
-"STATUS: n" to both streams after each run.
+Argument: a JSON list of argument lists, in which {process} stands for the number of the process.
+["train", WORKDIR, FIELDS] trains a model instead. Prints a line "STATUS: n" to both streams after
+each run.
 """
 
+import functools
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -15,12 +18,12 @@ import jax
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-(first, *others), workdir = json.loads(sys.argv[1]), sys.argv[2]
+first, *others = json.loads(sys.argv[1].replace("{process}", os.environ["JAX_PROCESS_ID"]))
 
 from an_jax import parallel  # noqa: E402
 
 make_mesh = parallel.make_mesh
-parallel.make_mesh = lambda: make_mesh(devices=jax.devices()[::2] + jax.devices()[1::2])
+parallel.make_mesh = lambda size=1: make_mesh(size, jax.devices()[::2] + jax.devices()[1::2])
 
 
 def end(status):
@@ -40,6 +43,8 @@ from an_jax.training import loop  # noqa: E402
 from tests.digits_runs import config  # noqa: E402
 
 for arguments in others:
-    end(evaluate.main(arguments))
-training = config(dataset="folder", data_dir="folder")
-end(exit_status(lambda: loop.train(training, workdir)))
+    if arguments[0] == "train":
+        _, workdir, fields = arguments
+        end(exit_status(functools.partial(loop.train, config(**fields), workdir)))
+    else:
+        end(evaluate.main(arguments))
