@@ -171,10 +171,10 @@ def test_different_data(runs):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_checkpoint", "error: no checkpoint at only_here: there is no such directory"),
+        ("no_checkpoint", "error: no checkpoint at .*only_here: there is no such directory"),
         ("damaged_info", "error: info/imagenet_a is damaged: .*Remove it and prepare it again"),
         ("damaged_shard", "error: example 10 of imagenet_a/0.1.0 cannot be read: corrupted record"),
-        ("training", "error: the training images cannot be read: folder/train/.* is a directory"),
+        ("training", "error: the training images cannot be read: folder/train/.*; Is a directory"),
     ],
 )
 def test_an_error_on_one_process_alone(runs, name, message):
