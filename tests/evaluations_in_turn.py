@@ -1,4 +1,4 @@
-"""Runs evaluate.py several times in one process, as one start takes seconds, and then a training.
+"""Runs evaluate.py and trainings in turn in one process, as one start takes seconds.
 
 The devices of several processes alternate in the mesh, as they can on TPUs.
 
@@ -10,41 +10,28 @@ each run.
 import functools
 import json
 import os
-import runpy
 import sys
 from pathlib import Path
 
-import jax
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-first, *others = json.loads(sys.argv[1].replace("{process}", os.environ["JAX_PROCESS_ID"]))
-
-from an_jax import parallel  # noqa: E402
-
-make_mesh = parallel.make_mesh
-parallel.make_mesh = lambda size=1: make_mesh(size, jax.devices()[::2] + jax.devices()[1::2])
-
-
-def end(status):
-    for stream in (sys.stdout, sys.stderr):
-        print(f"STATUS: {status}", file=stream, flush=True)
-
-
-sys.argv = ["evaluate.py", *first]
-try:
-    runpy.run_path(str(ROOT / "evaluate.py"), run_name="__main__")
-except SystemExit as exit_:
-    end(exit_.code)
+import jax  # noqa: E402
 
 import evaluate  # noqa: E402
+from an_jax import parallel  # noqa: E402
 from an_jax.errors import exit_status  # noqa: E402
 from an_jax.training import loop  # noqa: E402
 from tests.digits_runs import config  # noqa: E402
 
-for arguments in others:
+parallel.initialize(handles_sigterm=True)
+make_mesh = parallel.make_mesh
+parallel.make_mesh = lambda size=1: make_mesh(size, jax.devices()[::2] + jax.devices()[1::2])
+
+for arguments in json.loads(sys.argv[1].replace("{process}", os.environ["JAX_PROCESS_ID"])):
     if arguments[0] == "train":
         _, workdir, fields = arguments
-        end(exit_status(functools.partial(loop.train, config(**fields), workdir)))
+        status = exit_status(functools.partial(loop.train, config(**fields), workdir))
     else:
-        end(evaluate.main(arguments))
+        status = evaluate.main(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        print(f"STATUS: {status}", file=stream, flush=True)
