@@ -33,7 +33,7 @@ FAILED = {
     "damaged": "files have changed since they were written",
     "info": "info/imagenet_a is damaged: .*Remove it and prepare it again",
     "shard": "example 10 of imagenet_a/0.1.0 cannot be read: corrupted record",
-    "training": "the training images cannot be read: folder/train/.* is a directory",
+    "training": "the training images cannot be read: folder/train/.* [Ii]s a directory",
 }
 RUNS = ("whole", "resumed", "corrupt", "unwritable", *DIFFERENT, *FAILED)
 
