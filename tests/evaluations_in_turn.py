@@ -12,13 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import jax  # noqa: E402
+import jax
 
-import evaluate  # noqa: E402
-from an_jax import parallel  # noqa: E402
-from an_jax.errors import exit_status  # noqa: E402
-from an_jax.training import loop  # noqa: E402
-from tests.digits_runs import config  # noqa: E402
+import evaluate
+from an_jax import parallel
+from an_jax.errors import exit_status
+from an_jax.training import loop
+from tests.digits_runs import config
 
 parallel.initialize(handles_sigterm=True)
 commands, workdir = json.loads(sys.argv[1]), sys.argv[2]
