@@ -59,6 +59,7 @@ def test_lines_about_steps(finished):
     assert first["loss"] == pytest.approx((4 * lines[0]["loss"] + 2 * lines[1]["loss"]) / 6)
     assert first["learning_rate"] == lines[1]["learning_rate"]
     assert all(line["images_per_second"] > 0 for line in lines)
+    assert all(0 < line["input_wait"] == line["input_wait_worst"] < 1 for line in lines)
 
 
 def test_tensorboard_reads_the_scalars(finished):
@@ -246,7 +247,8 @@ def test_corrupt_images_and_an_unwritable_picture_do_not_end_a_run(tmp_path, mon
     assert "2 images skipped" in printed.out
     assert "curves.png cannot be written" in printed.out
     assert printed.out.count("profile written to") == 1
-    assert list((tmp_path / "run/profile").rglob("*.xplane.pb"))
+    (trace,) = (tmp_path / "run/profile").rglob("*.xplane.pb")
+    assert b"step_num" in trace.read_bytes()
 
 
 def test_a_run_that_saved_nothing_does_not_pin_its_configuration(tmp_path):
@@ -345,8 +347,8 @@ def test_a_run_with_real_labels(tmp_path, archives, capsys):
 
 
 STEPS = [
-    {"epoch": 3, "step": 8, "steps": 3, "loss": 2.0, "top1": 0.5, "images_per_second": 0.0},
-    {"epoch": 3, "step": 9, "steps": 1, "loss": 4.0, "top1": 0.1, "images_per_second": 7.0},
+    {"steps": 3, "loss": 2.0, "top1": 0.5, "images_per_second": 0.0, "input_wait": 0.5},
+    {"steps": 1, "loss": 4.0, "top1": 0.1, "images_per_second": 7.0, "input_wait": 0.1},
 ]
 
 
@@ -358,6 +360,7 @@ def test_metrics_of_an_epoch():
         "step": 9,
         "loss": 2.5,
         "train_top1": pytest.approx(0.4),
+        "input_wait": pytest.approx(0.4),
         "val_top1": 0.25,
         "real_top1": 0.3,
         "learning_rate": 0.1,

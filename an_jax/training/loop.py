@@ -20,6 +20,7 @@ from an_jax.training.build import build, make_card
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.config import check_config, eval_batch_size
 from an_jax.training.curves import plot_curves
+from an_jax.training.input_wait import InputWait
 from an_jax.training.log import RunLog, epoch_metrics, is_best
 from an_jax.training.memory import explain_lack_of_memory
 from an_jax.training.messages import describe_best, describe_epoch, describe_run, say
@@ -112,12 +113,14 @@ def _run(
         initial=step * config.batch_size,
         hidden=not parallel.is_main_process(),
     )
+    input_wait = InputWait(mesh)
     watch = StepWatch(
         log=log,
         progress=progress,
         schedule=schedule,
         batch_size=config.batch_size,
         log_steps=config.log_steps,
+        input_wait=input_wait,
         describe_last_checkpoint=checkpoints.describe_last,
     )
     profile = Profile(workdir / "profile", config.profile_steps, watch.drain)
@@ -133,14 +136,16 @@ def _run(
         with log, progress, profile, preemption, enough_memory:
             for epoch in range(first_epoch, config.num_epochs):
                 epoch_began = time.perf_counter()
-                for batch in _batches(config, card, train_set, epoch, step - epoch * steps):
+                batches = _batches(config, card, train_set, epoch, step - epoch * steps)
+                for batch in input_wait.measure(batches):
                     watch.skip(batch.skipped)
                     profile.before_step(step - start)
                     if step == start:
                         say("compiling the training step ...")
                     step_began = time.perf_counter()
-                    images, labels = parallel.shard_batch((batch.images, batch.labels), mesh)
-                    state, metrics = train_step(state, images, labels)
+                    with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                        images, labels = parallel.shard_batch((batch.images, batch.labels), mesh)
+                        state, metrics = train_step(state, images, labels)
                     if step == start:
                         say(f"compiled in {time.perf_counter() - step_began:.1f} s; training")
                     step += 1
