@@ -58,6 +58,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="compare with the published results; exit status 2 if a released model differs",
     )
+    add(
+        "--stall_minutes",
+        type=float,
+        default=30,
+        help="end a process that makes no step for so long; 0: never (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
@@ -86,6 +92,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from an_jax.evaluation.result import Result
     from an_jax.evaluation.suite import evaluate_models
     from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
+    from an_jax.watchdog import start_watchdog
 
     for path in (*args.checkpoint, args.output_dir):
         if ":/" in str(path):
@@ -94,6 +101,7 @@ def evaluate(args: argparse.Namespace) -> int:
     enable_compilation_cache(args.output_dir)
     set_matmul_precision(args.dtype)
     parallel.connect()
+    start_watchdog(args.stall_minutes)
     datasets, checkpoints = expand_names(args.datasets), find_checkpoints(args.checkpoint)
     if args.compare_published:
         check_comparable(checkpoints, datasets)

@@ -14,6 +14,7 @@ from an_jax.errors import exit_status
 
 config_flags.DEFINE_config_file("config", None, "the configuration", lock_config=True)
 flags.DEFINE_string("workdir", None, "directory of the run, from which it resumes; may be gs://")
+flags.DEFINE_float("stall_minutes", 30, "end a process that makes no step for so long; 0: never")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -34,14 +35,17 @@ def run() -> None:
     from an_jax.buckets import check_bucket
     from an_jax.devices import warn_of_unused_accelerator
     from an_jax.files import absolute
-    from an_jax.jax_settings import enable_compilation_cache
+    from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
+    from an_jax.watchdog import start_watchdog
 
     workdir = absolute(flags.FLAGS.workdir)
     check_bucket(workdir)
     parallel.initialize()
     warn_of_unused_accelerator()
     enable_compilation_cache(workdir)
+    set_matmul_precision(flags.FLAGS.config.dtype)
     parallel.connect()
+    start_watchdog(flags.FLAGS.stall_minutes)
     from an_jax.training.loop import train
     from an_jax.training.messages import silence_failed_saves
 

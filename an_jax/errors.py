@@ -1,7 +1,8 @@
 """Errors that users can fix. The message says what is wrong, where, and what to do."""
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class InputError(ValueError):
@@ -21,6 +22,16 @@ def one_line(error: Exception, limit: int | None = None) -> str:
     return " ".join(str(error).split())[:limit]
 
 
+def check_utf8(names: Iterable[str]) -> None:
+    """Raises InputError on the name of a file that is not UTF-8; TensorFlow and JSON require it."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            message = f"the name {os.fsencode(name)!r} is not UTF-8: rename the file or directory"
+            raise InputError(message) from error
+
+
 def exit_status(command: Callable[[], int | None]) -> int:
     """Runs a command and returns its exit status.
 
@@ -28,6 +39,7 @@ def exit_status(command: Callable[[], int | None]) -> int:
     Ctrl-C.
     """
     try:
+        check_utf8(sys.argv)
         return command() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx, traverse_util
 
 from an_jax.nn.batch_norm import BatchNorm
+from an_jax.nn.layers import Dropout
 
 Arrays = dict[str, jax.Array]
 NamedArrays = Mapping[str, jax.Array] | Mapping[str, np.ndarray]
@@ -58,7 +59,7 @@ def apply_train(
     params: Arrays,
     batch_stats: Arrays,
     images: jax.Array,
-    dropout_key: jax.Array | None,
+    dropout_keys: jax.Array | None,
     *,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, Arrays]:
@@ -67,7 +68,7 @@ def apply_train(
     Args:
         definition, params, batch_stats: the model.
         images: normalized images [N, H, W, 3].
-        dropout_key: the random key of dropout. None disables dropout.
+        dropout_keys: a random key for each image, [N]. None disables dropout.
         axis_name: the mesh axis, under `jax.shard_map`, whose devices share normalization
             statistics. None normalizes with this device's own batch.
 
@@ -77,9 +78,10 @@ def apply_train(
     model = merge(definition, params, batch_stats)
     model.train()
     modules = [module for _, module in nnx.iter_modules(model)]
-    for i, dropout in enumerate(m for m in modules if isinstance(m, nnx.Dropout)):
-        dropout.deterministic = dropout_key is None
-        dropout.rngs = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
+    for i, dropout in enumerate(m for m in modules if isinstance(m, Dropout)):
+        dropout.deterministic = dropout_keys is None
+        if dropout_keys is not None:
+            dropout.keys = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(dropout_keys)
     for norm in (m for m in modules if isinstance(m, BatchNorm)):
         norm.axis_name = axis_name
     logits = model(images)

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
+from jax.experimental import mesh_utils, multihost_utils
+from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from an_jax.errors import InputError
@@ -113,13 +113,34 @@ def broadcast_flag(flag: bool) -> bool:
 def make_mesh(group_size: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns a mesh of all devices, or of the given ones.
 
+    On TPUs the devices of a group are neighbors: the mesh has an order of its own.
+
     Args:
         group_size: devices that share normalization statistics; divides the number of devices.
         devices: all devices of all processes by default.
+
+    Raises:
+        InputError: a group would span several TPU slices, which have no fast links to each other.
     """
-    devices = jax.devices() if devices is None else devices
-    shape = (len(devices) // group_size, group_size)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    slices: dict[int, list[jax.Device]] = {}
+    for device in jax.devices() if devices is None else devices:
+        # Groups of GPUs may span slices. Devices of the TPU compiler have no slice.
+        index = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
+        slices.setdefault(index, []).append(device)
+    for members in slices.values():
+        if len(members) % group_size:
+            raise InputError(
+                f"normalization statistics over groups of {group_size} devices need TPU slices that "
+                f"such groups divide, and a slice has {len(members)} devices: choose another "
+                "norm_batch_size"
+            )
+    parts = [
+        mesh_utils.create_device_mesh(
+            (len(members) // group_size, group_size), members, allow_split_physical_axes=True
+        )
+        for _, members in sorted(slices.items())
+    ]
+    return Mesh(np.concatenate(parts), AXES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -153,7 +174,11 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Builds global arrays, sharded over the mesh, from a tree of this process's NumPy rows."""
+    """Builds global arrays, sharded over the mesh, from a tree of this process's NumPy rows.
+
+    The rows go to this process's devices in the order of the mesh. Other processes may own devices
+    in between.
+    """
     return _distribute(batch, batched(mesh))
 
 
@@ -164,7 +189,10 @@ def _distribute(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def local_rows(array: jax.Array) -> np.ndarray:
-    """Returns this process's rows, in order, of a global array that is sharded over the mesh."""
+    """Returns this process's rows of a global array that is sharded over the mesh.
+
+    Their order is that of the rows given to `shard_batch`.
+    """
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 

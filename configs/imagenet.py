@@ -10,7 +10,7 @@ from an_jax import zoo
 from an_jax.errors import InputError
 from an_jax.training.config import default_config
 
-# Published with 128 images on each of 8 GPUs; the others with 256.
+# Published with 128 images, and their own statistics, on each of 8 GPUs; the others with 256.
 SMALL_BATCH = ("aognet_40m", "mobilenetv2", "resnet_101", "resnetv1d_101")
 
 
@@ -25,6 +25,7 @@ def get_config(model: str = "resnet_50_an_bn2") -> ml_collections.ConfigDict:
     config.image_size = architecture.preprocessing.image_size
     if model.startswith(SMALL_BATCH):
         config.batch_size = 1024
+        config.norm_batch_size = 128
     if model.startswith("mobilenetv2"):
         config.num_epochs = 150
         config.learning_rate = 0.05

@@ -18,6 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model", help="the architecture (default: recognized from keys and shapes)"
     )
     parser.add_argument(
+        "--weights",
+        choices=["plain", "ema"],
+        help="which weights of a .pth file that also holds a moving average (default: plain)",
+    )
+    parser.add_argument(
         "--to-torch", action="store_true", help="convert a checkpoint into a .pth state dict"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing destination")
@@ -29,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.to_torch and args.trust:
         parser.error("--trust needs a .pth source")
+    if args.to_torch and args.weights:
+        parser.error("--weights needs a .pth source")
     if args.to_torch and args.model:
         parser.error("--model needs a .pth source: a checkpoint names its own model")
     try:
@@ -46,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 args.source,
                 args.destination,
                 model=args.model,
+                weights=args.weights or "plain",
                 overwrite=args.overwrite,
                 trust=args.trust,
             )

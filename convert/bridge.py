@@ -23,6 +23,7 @@ def from_torch(
     destination: str | os.PathLike,
     *,
     model: str | None = None,
+    weights: str = "plain",
     overwrite: bool = False,
     trust: bool = False,
     say: Callable[[str], object] = print,
@@ -33,6 +34,7 @@ def from_torch(
         source: the `.pth` file.
         destination: the checkpoint directory to write.
         model: the architecture; None recognizes it from keys and shapes.
+        weights: "plain", or "ema" for the moving average that a file may also hold.
         overwrite: whether to replace an existing checkpoint.
         trust: whether to run code that the file names.
         say: called with each line of the report.
@@ -44,12 +46,17 @@ def from_torch(
         InputError: the file is invalid, or the destination exists. Nothing is written.
     """
     check_destination(destination, overwrite=overwrite, why_foreign=why_foreign)
-    tensors, description = read_state_dict(source, trust=trust)
+    tensors, description, unread_average = read_state_dict(source, weights=weights, trust=trust)
     names = current_names(tensors)
     num_renamed = sum(old != new for old, new in names.items())
     if num_renamed:
         description += f", {num_renamed} of them under AOGNet-V2's names"
     say(f"read        {source}: {description}")
+    if unread_average:
+        say(
+            f"note        the file also holds averaged weights ({unread_average!r}); "
+            "--weights ema takes them"
+        )
     tensors = {names[key]: tensor for key, tensor in tensors.items()}
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     name, num_classes, layout = recognize(shapes, model)
@@ -63,7 +70,11 @@ def from_torch(
         model=name,
         num_classes=num_classes,
         preprocessing=zoo.get_architecture(name).preprocessing,
-        source={"file": absolute(source).name, COUNTER: _read_counters(tensors)},
+        source={
+            "file": absolute(source).name,
+            "weights": weights,
+            COUNTER: _read_counters(tensors),
+        },
     )
     save_checkpoint(destination, card, params, batch_stats, overwrite=overwrite)
     say(f"wrote       {destination} and read it back: equal bit for bit")

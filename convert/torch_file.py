@@ -10,7 +10,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -32,40 +32,62 @@ _HARMLESS = re.compile(
     r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.\w+Storage|torch\.Size|"
     r"torch\.storage\.\w+Storage|torch\.device"
 )
-_WRAPPERS = ("state_dict", "model")
+# Where training scripts put the plain weights and their exponential moving average.
+_WRAPPERS = {"plain": ("state_dict", "model"), "ema": ("state_dict_ema", "model_ema")}
 _PREFIXES = ("module.", "network.")
 
 
+class StateDict(NamedTuple):
+    """A state dict in a file.
+
+    Attributes:
+        tensors: key -> tensor, without wrapper and prefixes.
+        description: what was found.
+        unread_average: name of averaged weights that the file also holds, or "".
+    """
+
+    tensors: dict[str, torch.Tensor]
+    description: str
+    unread_average: str
+
+
 def read_state_dict(
-    path: str | os.PathLike, *, trust: bool = False
-) -> tuple[dict[str, torch.Tensor], str]:
+    path: str | os.PathLike, *, weights: str = "plain", trust: bool = False
+) -> StateDict:
     """Reads the state dict in a `.pth` file.
 
     Args:
         path: the file.
+        weights: "plain", or "ema" for the moving average that the file also holds.
         trust: whether to unpickle everything, which runs code that the file names.
 
-    Returns:
-        The state dict without wrapper and prefixes, and a description of what was found.
-
     Raises:
-        InputError: the file is no torch file, is damaged, would run code, or holds no state dict.
+        InputError: the file is no torch file, is damaged, would run code, or does not hold these
+            weights.
     """
     path = absolute(path)
     content = _load(path, trust)
-    state_dict, wrapper = _state_dict_of(content), ""
-    if _is_mapping(content):
-        found = {name: _state_dict_of(content.get(name)) for name in _WRAPPERS}
-        wrapper = next((name for name in _WRAPPERS if _is_mapping(found[name])), "")
-        state_dict = found[wrapper] if wrapper else content
+    entries = content if _is_mapping(content) else {}
+    wrappers = {
+        kind: next((name for name in names if _is_mapping(_state_dict_of(entries.get(name)))), "")
+        for kind, names in _WRAPPERS.items()
+    }
+    wrapper, average = wrappers[weights], wrappers["ema"]
+    if weights == "ema" and not average:
+        raise InputError(f"{path} holds no averaged weights ({_list_wrappers('ema')})")
+    if average and not wrapper:
+        raise InputError(f"{path} holds only averaged weights ({average!r}): give --weights ema")
+    state_dict = _state_dict_of(entries[wrapper] if wrapper else content)
     if not _is_mapping(state_dict) or not state_dict:
         raise InputError(f"{path} holds a {type(content).__name__}, not a state dict")
     others = [str(k) for k, v in state_dict.items() if not isinstance(v, torch.Tensor)]
     if others:
         raise InputError(
             f"{path} holds no state dict: its entries {', '.join(others[:8])} are not tensors "
-            f"(expected a bare state dict or one under {' or '.join(map(repr, _WRAPPERS))})"
+            f"(expected a bare state dict or one under {_list_wrappers('plain')})"
         )
+    # PyTorch's AveragedModel counts the models in its average.
+    state_dict = {key: value for key, value in state_dict.items() if key != "n_averaged"}
     removed = ""
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in state_dict):
@@ -74,7 +96,11 @@ def read_state_dict(
     description = f"{len(state_dict)} tensors"
     description += f" under {wrapper!r}" if wrapper else ", a bare state dict"
     description += f", prefix {removed!r} removed" if removed else ""
-    return dict(state_dict), description
+    return StateDict(state_dict, description, "" if wrapper == average else average)
+
+
+def _list_wrappers(weights: str) -> str:
+    return " or ".join(map(repr, _WRAPPERS[weights]))
 
 
 def why_not_torch(path: epath.Path) -> str | None:

@@ -1,5 +1,7 @@
 """Runs evaluate.py several times in one process, as one start takes seconds.
 
+The devices of several processes alternate in the mesh, as they can on TPUs.
+
 Argument: a JSON list of argument lists. Prints a line "STATUS: n" to both streams after each run.
 """
 
@@ -8,9 +10,16 @@ import runpy
 import sys
 from pathlib import Path
 
+import jax
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 first, *others = json.loads(sys.argv[1])
+
+from an_jax import parallel  # noqa: E402
+
+make_mesh = parallel.make_mesh
+parallel.make_mesh = lambda: make_mesh(devices=jax.devices()[::2] + jax.devices()[1::2])
 
 
 def end(status):

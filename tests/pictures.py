@@ -80,5 +80,5 @@ SPOILT = {
     "text": b"<html>404 Not Found</html>",
     "empty": b"",
     "truncated_png": encode(noise(40, 40), "PNG")[:2000],
-    "webp": encode(noise(8, 8), "WEBP"),
+    "truncated_webp": encode(noise(40, 40), "WEBP")[:1000],
 }

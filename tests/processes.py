@@ -39,6 +39,8 @@ def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
     try:
         outputs = [process.communicate(timeout=900) for process in processes]
     finally:
-        for process in processes:
-            process.kill()  # after a timeout; a process that has ended is left alone
+        for process in processes:  # after a timeout; one that has ended is left alone
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
     return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 
 import pytest
@@ -134,9 +135,11 @@ def test_val(tmp_path, check):
 def test_class_folder_without_an_image_that_can_be_read(tmp_path, check):
     put(tmp_path / "imagenet-a", wnids("imagenet-a"))
     folder = tmp_path / "imagenet-a" / wnids("imagenet-a")[0]
-    (folder / "b.webp").touch()
-    assert "imagenet-a wrong" in check("imagenet-a")
-    (folder / "b.webp").rename(folder / "b.txt")
+    (folder / "b.heic").touch()
+    assert "b.heic. Convert to JPEG or PNG" in check("imagenet-a")
+    not_utf8 = (folder / "b.heic").rename(folder / os.fsdecode(b"caf\xe9.JPEG"))
+    assert "the file name b'caf\\xe9.JPEG' is not UTF-8" in check("imagenet-a")
+    not_utf8.rename(folder / "b.txt")
     check("imagenet-a", status=0)
     (folder / "a.JPEG").unlink()
     assert f"{folder}: the class folder holds no images but b.txt" in check("imagenet-a")

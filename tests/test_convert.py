@@ -13,6 +13,7 @@ import torch
 
 import an_jax
 from an_jax import functional
+from an_jax.checkpoint import ModelCard
 from an_jax.evaluation.inputs import find_checkpoints
 from convert.__main__ import main
 from convert.torch_file import read_state_dict
@@ -134,7 +135,7 @@ def assert_same(actual, expected):
 )
 def test_wrappers_and_prefixes(make, description, tmp_path):
     torch.save(make(), tmp_path / "x.pth")
-    tensors, actual = read_state_dict(tmp_path / "x.pth")
+    tensors, actual, _ = read_state_dict(tmp_path / "x.pth")
     assert actual == f"182 tensors{description}"
     assert_same(tensors, state_dict())
 
@@ -162,6 +163,21 @@ def test_report(tmp_path, capsys):
     )
     assert errors == ""
     assert_loads(destination, arrays())
+
+
+@pytest.mark.parametrize("name", ["state_dict_ema", "model_ema"])
+def test_averaged_weights(name, tmp_path, capsys):
+    """`--weights` chooses between plain and averaged weights. The report says that there are
+    others. torchvision saves those of an AveragedModel, with a prefix and a counter."""
+    source, average = tmp_path / "x.pth", map_floats(lambda tensor: tensor + 1)
+    wrapped = {f"module.{key}": tensor for key, tensor in average.items()}
+    torch.save({"model": state_dict(), name: wrapped | {"n_averaged": torch.tensor(9)}}, source)
+    note = f"note        the file also holds averaged weights ({name!r}); --weights ema takes them"
+    for weights, expected in (("plain", state_dict()), ("ema", average)):
+        assert run(source, tmp_path / weights, "--weights", weights) == 0
+        assert_loads(tmp_path / weights, expected)
+        assert ModelCard.read(tmp_path / weights).source["weights"] == weights
+        assert (note in capsys.readouterr().out.splitlines()) == (weights == "plain")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

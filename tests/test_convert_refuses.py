@@ -74,6 +74,22 @@ def test_not_a_torch_file(content, message, tmp_path, refused):
     refused(tmp_path / "x.pth", tmp_path / "checkpoint", message=message)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("state_dict", ["--weights", "ema"], "no averaged weights ('state_dict_ema' or"),
+        (
+            "state_dict_ema",
+            [],
+            "holds only averaged weights ('state_dict_ema'): give --weights ema",
+        ),
+    ],
+)
+def test_absent_weights(name, options, message, tmp_path, refused):
+    torch.save({name: state_dict()}, tmp_path / "x.pth")
+    refused(tmp_path / "x.pth", tmp_path / "checkpoint", *options, message=message)
+
+
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("kept", [3, 100, 1000, 0.5, 0.9, -100, -1])
 def test_truncated(kept, zipped, tmp_path, refused):
@@ -233,8 +249,9 @@ def test_given_model(tmp_path, refused, capsys):
     refused(source, destination, "--model", "resnet_20_bn", message=message)
     assert run(source, destination, "--model", NAME) == 0
     assert f"{NAME} (given), 10 classes" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        run(destination, tmp_path / "back.pth", "--to-torch", "--model", NAME)
+    for option in (("--model", NAME), ("--weights", "ema")):
+        with pytest.raises(SystemExit):
+            run(destination, tmp_path / "back.pth", "--to-torch", *option)
 
 
 def test_existing_destination(checkpoint, tmp_path, refused):

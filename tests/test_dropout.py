@@ -8,7 +8,7 @@ from flax import nnx
 
 from an_jax import functional, parallel, zoo
 from an_jax.models.aognet import NodeOperator
-from an_jax.nn import BatchNorm, Classifier
+from an_jax.nn import BatchNorm, Classifier, Dropout
 from an_jax.training.optimizer import sgd
 from an_jax.training.step import init_state, make_train_step
 from tests import reference
@@ -18,7 +18,7 @@ apply_train = jax.jit(functional.apply_train, static_argnums=0)
 
 def dropouts(name):
     modules = nnx.iter_modules(zoo.abstract_model(name))
-    layers = {".".join(map(str, p)): m for p, m in modules if isinstance(m, nnx.Dropout)}
+    layers = {".".join(map(str, p)): m for p, m in modules if isinstance(m, Dropout)}
     return {path: layer.rate for path, layer in layers.items() if layer.rate}
 
 
@@ -42,7 +42,7 @@ def test_training_without_a_key_is_refused(name):
         return model(images)
 
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
-    with pytest.raises(ValueError, match="rngs"):
+    with pytest.raises(ValueError, match="random keys"):
         jax.eval_shape(train, split.params, split.batch_stats, images)
 
 
@@ -51,7 +51,7 @@ class Net(nnx.Module):
 
     def __init__(self, rngs):
         self.norm = BatchNorm(3, dtype=jnp.float32)
-        self.dropout, self.fc = nnx.Dropout(0.5), Classifier(64, 4, dtype=jnp.float32, rngs=rngs)
+        self.dropout, self.fc = Dropout(0.5), Classifier(64, 4, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, images):
         images = self.norm(images)
@@ -62,7 +62,8 @@ def test_a_key_decides():
     """The key determines which values are dropped. It does not change the statistics."""
     split, images = functional.split(Net(nnx.Rngs(0))), reference.images(4, 5)
     nothing_dropped, one, same, two = (
-        apply_train(*split, images, key) for key in (None, *map(jax.random.key, (1, 1, 2)))
+        apply_train(*split, images, keys)
+        for keys in (None, *(jax.random.split(jax.random.key(seed), 4) for seed in (1, 1, 2)))
     )
     np.testing.assert_array_equal(one[0], same[0])
     assert not np.allclose(one[0], two[0])
@@ -102,20 +103,20 @@ def test_whole_channels_are_dropped_and_the_others_scaled():
     split = functional.split(operator)
     x = 10 + jnp.abs(jax.random.normal(jax.random.key(0), (32, 5, 5, 64)))
 
-    def residual(key):
+    def residual(keys):
         """What the bottleneck adds to x; x is large enough for the last ReLU to leave it alone."""
 
         @jax.jit
         def run(params, batch_stats):
             model = functional.merge(split.definition, params, batch_stats)
             model.train()
-            model.dropout.deterministic = key is None
-            model.dropout.rngs = key
+            model.dropout.deterministic = keys is None
+            model.dropout.keys = keys
             return model(x, x) - x
 
         return run(split.params, split.batch_stats)
 
-    whole, some = residual(None), residual(jax.random.key(3))
+    whole, some = residual(None), residual(jax.random.split(jax.random.key(3), len(x)))
     dropped = np.all(some == 0, axis=(1, 2))
     assert abs(dropped.mean() - 0.1) <= 4 * np.sqrt(0.09 / dropped.size)
     kept = np.broadcast_to(~dropped[:, None, None, :], whole.shape)

@@ -4,7 +4,9 @@ import csv
 import dataclasses
 import functools
 import json
+import os
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -328,6 +330,22 @@ def test_damaged_weights(fails, tmp_path):
         if file.is_file():
             file.write_bytes(b"")
     assert str(tmp_path / "damaged/weights") in fails(checkpoint=tmp_path / "damaged")
+
+
+def test_names_that_are_not_utf8(fails, tmp_path, monkeypatch, capsys):
+    """Of an image, a checkpoint and an argument; each as the file system holds it."""
+    name = os.fsdecode(b"caf\xe9")
+    folder = tmp_path / "data/imagenet-1k" / imagenet_wnids()[5]
+    folder.mkdir(parents=True)
+    (folder / f"{name}.JPEG").touch()
+    message = f"{folder}: the file name b'caf\\xe9.JPEG' is not UTF-8"
+    assert message in fails(data_dir=tmp_path / "data")
+    save(tmp_path / "one").rename(tmp_path / name)
+    message = "error: the name b'caf\\xe9' is not UTF-8: rename the file or directory"
+    assert fails(checkpoint=tmp_path) == message
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--checkpoint", name, "--output_dir", "out"])
+    assert command.main() == 1
+    assert capsys.readouterr().err == message + "\n"
 
 
 def test_two_checkpoints_of_one_name(fails, tmp_path, checkpoints):

@@ -1,11 +1,13 @@
 """Class folders of the user: fine-tuning a checkpoint of other classes, and from scratch."""
 
+import os
 import unicodedata
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
 
 from an_jax import functional, load_model, zoo
 from an_jax.checkpoint import ModelCard
@@ -15,7 +17,7 @@ from an_jax.errors import InputError
 from an_jax.training import curves, loop
 from an_jax.training.build import initial_weights
 from tests.digits_runs import config, read_last
-from tests.pictures import decode, encode, noise
+from tests.pictures import JPEG, decode, encode, noise
 from tests.processes import ROOT, finish, start
 from tests.small_model import random_split, save, softmax_of
 
@@ -56,14 +58,22 @@ def test_classes_are_the_sorted_folder_names(folder):
         (["train/a/x.jpg", "train/b/x/x.jpg", "val/a/x.jpg"], r"train/b: .* no images but x \("),
         (["train/a/x.jpg", "train/b/.x.jpg", "val/a/x.jpg"], "train/b: the class folder is empty"),
         (["train/a/x.jpg", "train/b/x.jpg", "val/a/x.txt"], "val/a: .* no images but x.txt"),
-        (["train/a/x.jpg", "train/b/x.WebP", "val/a/x.jpg"], "b: 1 image has .* for example x.W"),
+        (["train/a/x.jpg", "train/b/x.AVIF", "val/a/x.jpg"], "b: 1 image has .* for example x.A"),
         (
-            ["train/a/x.gif", "train/a/x.tif", "train/b/x.jpg", "val/a/x.jpg"],
+            ["train/a/x.gif", "train/a/x.heic", "train/b/x.jpg", "val/a/x.jpg"],
             "train/a: 2 images have an unsupported format, for example x.gif",
         ),
         (
             ["train/a/x.jpg", "train/b/x.jpg", "val/a/x.jpg", "val/b/x.jpg"],
-            r"val/a/x.jpg \(and 1 more\) is no JPEG or PNG file",
+            r"val/a/x.jpg \(and 1 more\) is corrupt or no image: replace or remove it",
+        ),
+        (
+            ["train/a/x.jpg", os.fsdecode(b"train/b/caf\xe9.jpg"), "val/a/x.jpg"],
+            r"train/b: the file name b'caf\\xe9.jpg' is not UTF-8.* Rename the files",
+        ),
+        (
+            ["train/a/x.jpg", os.fsdecode(b"train/caf\xe9/x.jpg"), "val/a/x.jpg"],
+            r"train: the file name b'caf\\xe9' is not UTF-8.* Rename the files",
         ),
     ],
 )
@@ -73,6 +83,25 @@ def test_invalid_folders_are_refused(tmp_path, make, message):
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=message):
         loop.train(config(dataset="folder", data_dir=str(tmp_path)), tmp_path / "run")
+
+
+def test_corrupt_validation_images_are_refused(tmp_path):
+    """Images of every format, with and without bytes after their end, and truncated ones."""
+    gray = noise(40, 40)[..., 0]
+    cmyk = Image.merge("CMYK", [Image.fromarray(gray)] * 4)
+    images = {"a.jpg": JPEG, "b.jpg": encode(cmyk), "c.jpg": JPEG + b"\n\n", "d.png": PNG}
+    images |= {"e.webp": encode(gray, "WEBP"), "f.tif": encode(gray, "TIFF"), "g.jpg": PNG}
+    for part in ("train/a", "train/b", "val/a"):
+        (tmp_path / part).mkdir(parents=True)
+        for name, content in images.items():
+            (tmp_path / part / name).write_bytes(content)
+    assert len(open_train_set("folder", str(tmp_path)).val_source) == len(images)
+    for name, content in images.items():
+        path = tmp_path / "val/a" / name
+        path.write_bytes(content[: len(content) * 3 // 4])
+        with pytest.raises(InputError, match=f"^{path} is corrupt or no image"):
+            open_train_set("folder", str(tmp_path))
+        path.write_bytes(content)
 
 
 def test_hidden_folders_and_files_are_ignored(tmp_path):
@@ -184,7 +213,7 @@ def test_another_architecture_is_refused(tmp_path):
 @pytest.mark.slow
 def test_the_recipe_of_imagenet_learns_the_digits(folder, tmp_path):
     """train.py learns the digits with the configuration of resnet_34_an_bn1 at smaller sizes."""
-    changes = {"dataset": "folder", "data_dir": folder, "image_size": 64, "dtype": "float32"}
+    changes = {"dataset": "folder", "data_dir": folder, "image_size": 32, "dtype": "float32"}
     changes |= {"batch_size": 64, "num_epochs": 3, "warmup_epochs": 1, "eval_batch_size": 160}
     changes |= {"crop_scale": "(0.6, 1.0)", "horizontal_flip": "False"}
     flags = [f"--config.{field}={value}" for field, value in changes.items()]
@@ -200,4 +229,4 @@ def test_the_recipe_of_imagenet_learns_the_digits(folder, tmp_path):
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.8 * losses[0]
     assert max(line["val_top1"] for line in epochs) > 0.3
-    assert load_model(run)(jnp.zeros((1, 64, 64, 3))).shape == (1, 10)
+    assert load_model(run)(jnp.zeros((1, 32, 32, 3))).shape == (1, 10)

@@ -15,6 +15,7 @@ import an_jax
 from an_jax.errors import InputError
 from an_jax.training import optimizer
 from an_jax.training.config import check_config
+from an_jax.training.norm_groups import make_norm_groups
 from an_jax.training.targets import mixup, smooth_targets
 from an_jax.zoo.released import RELEASED
 from configs import digits, imagenet, imagenet_200e_ls_mixup
@@ -106,6 +107,8 @@ def test_every_model_has_a_configuration(recipe, model):
     assert config.batch_size == (1024 if mobile or large else 2048)
     peak = config.learning_rate * config.batch_size / 256
     assert peak == pytest.approx(0.2 if mobile else 0.4 if large else 0.8)
+    # The papers' 8 GPUs each took statistics of their own images.
+    assert make_norm_groups(config.batch_size, config.norm_batch_size, 8)[1:] == (1, 1)
     assert config.weight_decay == (4e-5 if mobile else 1e-4)
 
 
@@ -130,8 +133,8 @@ def test_an_unknown_model_is_refused():
         ({"batch_size": 12}, "must be a multiple of the number of devices, 8, .* it is 12"),
         ({"batch_size": 8}, "at least 2 images for each; it is 8"),
         ({"num_epochs": 0}, "num_epochs must be above warmup_epochs; they are 2 and 0"),
-        ({"bn_group_size": 3}, "bn_group_size must divide the number of devices, 8; it is 3"),
-        ({"bn_group_size": 0}, "bn_group_size must divide .* it is 0"),
+        ({"norm_batch_size": 24}, "divide batch_size, 64; it is 24: choose 16 or 32"),
+        ({"norm_batch_size": 0}, "it is 0: choose 2 or 4"),
         ({"label_smoothing": 1.0}, "label_smoothing must be in"),
         ({"mixup": -0.1}, "mixup at least 0"),
         ({"crop_scale": (0.5, 0.1)}, "crop_scale must be two increasing numbers"),

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from an_jax.data.eval_pipeline import eval_batches
 from an_jax.data.prepared import open_tfds
@@ -19,7 +20,7 @@ from an_jax.data.train_pipeline import Augmentation, steps_per_epoch, train_batc
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 from tests.fake_tfds import prepare
-from tests.pictures import JPEG, SPOILT, in_memory
+from tests.pictures import JPEG, SPOILT, decode, encode, in_memory, noise
 
 SMALL = Preprocessing(image_size=8, crop_pct=1.0)
 
@@ -27,7 +28,7 @@ SMALL = Preprocessing(image_size=8, crop_pct=1.0)
 def epoch(source, rows=slice(0, 4), seed=0, number=0, first_step=0):
     batches = train_batches(
         source,
-        4,
+        np.arange(4),
         rows,
         SMALL,
         Augmentation((0.3, 1.0), True),
@@ -178,6 +179,26 @@ def test_other_images_replace_corrupt_ones(places):
         assert set(batch.labels) <= set(expected.labels[kept])
         assert batch.skipped == [f"{i}.png" for i in expected.labels[~kept]]
     assert_equal(epoch(source, first_step=1), batches[1:])
+
+
+def test_images_that_pillow_decodes():
+    """A batch of images that TensorFlow would decode to other pixels, or not at all, equals a batch
+    of PNGs of the pixels that Pillow decodes."""
+    planes = [Image.fromarray(noise(40, 30, i)[..., 0]) for i in range(4)]
+    encoded = [
+        encode(Image.merge("CMYK", planes)),
+        encode(2 * np.uint16(noise(30, 30)[..., 0]), "PNG"),
+        encode(noise(30, 40), "WEBP"),
+        encode(noise(50, 40), "TIFF"),
+    ]
+    names, labels = ["0", "1", "2", "3"], np.arange(4, dtype=np.int32)
+    source, expected = (
+        ImageList(names, labels, encoded=contents)
+        for contents in (encoded, [encode(decode(content), "PNG") for content in encoded])
+    )
+    assert_equal(epoch(source), epoch(expected))
+    (batch,), (expected_batch,) = (eval_batches(s, range(4), 4, SMALL) for s in (source, expected))
+    np.testing.assert_array_equal(batch["image"], expected_batch["image"])
 
 
 def test_a_damaged_tfds_file_is_an_error(prepared, tmp_path):

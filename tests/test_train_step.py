@@ -9,13 +9,13 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from jax.sharding import PartitionSpec as P
 
 from an_jax import create_model, functional, parallel, zoo
-from an_jax.nn import AttentiveNorm, BatchNorm, Classifier, Conv
+from an_jax.data.images.normalization import normalize_images
+from an_jax.nn import AttentiveNorm, BatchNorm, Classifier, Conv, Dropout
 from an_jax.training import optimizer
-from an_jax.training.step import init_state, make_train_step, train_step
-from an_jax.training.targets import smooth_targets
+from an_jax.training.norm_groups import make_norm_groups
+from an_jax.training.step import init_state, make_train_step
 
 SGD = optimizer.sgd(0.1, 0.9, 1e-4)
 
@@ -27,31 +27,43 @@ def float64():
 
 
 def batch():
-    """32 normalized images that differ in mean and variance, and labels."""
+    """48 images that differ in mean and variance, and labels."""
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(32, 16, 16, 3)) * rng.uniform(0.5, 2, (32, 1, 1, 1))
-    return images + rng.normal(size=(32, 1, 1, 3)), rng.integers(0, 10, 32)
+    images = rng.normal(size=(48, 16, 16, 3)) * rng.uniform(10, 40, (48, 1, 1, 1))
+    images += rng.uniform(80, 160, size=(48, 1, 1, 3))
+    return np.clip(images, 0, 255).astype(np.uint8), rng.integers(0, 10, 48, np.int32)
 
 
-def step_on(mesh, split):
-    """The state after one step in float64, and its metrics."""
+def train_on(num_devices, norm_batch_size, split, num_steps=1, **options):
+    """The state after some steps on the batch in float64, and the losses."""
     images, labels = batch()
-    step = jax.shard_map(
-        functools.partial(train_step, split.definition, SGD, dropout_key=None),
-        mesh=mesh,
-        in_specs=(P(), P(parallel.AXES), P(parallel.AXES)),
-        out_specs=P(),
+    groups = make_norm_groups(len(images), norm_batch_size, num_devices)
+    mesh = parallel.make_mesh(groups.num_devices, jax.devices()[:num_devices])
+    step = make_train_step(
+        split.definition,
+        SGD,
+        mesh,
+        zoo.Preprocessing(),
+        10,
+        num_micro_batches=groups.num_micro_batches,
+        **options,
     )
-    targets = smooth_targets(jnp.array(labels), 10, 0.0)
-    return jax.jit(step)(init_state(split, SGD), jnp.array(images), targets)
+    rows = groups.rows(len(images))
+    arrays = parallel.shard_batch((images[rows], labels[rows]), mesh)
+    state, losses = parallel.replicate(init_state(split, SGD), mesh), []
+    for _ in range(num_steps):
+        state, metrics = step(state, *arrays)
+        losses.append(float(metrics.loss))
+    return state, losses
 
 
 def replicas(split, num_parts):
-    """The same from parts of the batch, computed one after the other, as PyTorch's replicas do."""
+    """A step on parts of the batch, computed one after the other, as PyTorch's replicas do."""
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def replica(params, images, labels):
+        images = normalize_images(images, zoo.Preprocessing())
         logits, stats = functional.apply_train(
             split.definition, params, split.batch_stats, images, None
         )
@@ -68,40 +80,73 @@ def replicas(split, num_parts):
 
 
 class SmallNet(nnx.Module):
-    """A convolution with Attentive Normalization and a classifier, in float64."""
+    """A convolution with Attentive Normalization, dropout and a classifier, in float64."""
 
-    def __init__(self):
+    def __init__(self, dropout=0.0):
         options = {"dtype": jnp.float64, "rngs": nnx.Rngs(0)}
         self.conv = Conv(3, 8, 3, padding=1, **options)
         self.norm = AttentiveNorm(8, 5, **options)
+        self.dropout = Dropout(dropout)
         self.fc = Classifier(8, 10, **options)
 
     def __call__(self, images):
-        return self.fc(nnx.relu(self.norm(self.conv(images))).mean(axis=(1, 2)))
+        maps = self.dropout(self.norm(self.conv(images)))
+        return self.fc(nnx.relu(maps).mean(axis=(1, 2)))
 
 
-def assert_groups_are_replicas(split, group_size):
-    """Eight devices in groups of one equal eight replicas with averaged gradients; in one group of
-    eight they equal one device with the whole batch."""
-    after, metrics = step_on(parallel.make_mesh(group_size), split)
-    params, stats, loss = replicas(split, 8 // group_size)
-    for actual, expected in ((after.params, params), (after.batch_stats, stats)):
-        assert actual.keys() == expected.keys()
-        for path, value in expected.items():
-            np.testing.assert_allclose(actual[path], value, rtol=1e-9, atol=1e-12, err_msg=path)
-    np.testing.assert_allclose(metrics.loss, loss)
+def assert_equal(actual, expected):
+    assert actual.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_allclose(actual[path], value, rtol=1e-9, atol=1e-12, err_msg=path)
 
 
-@pytest.mark.parametrize("group_size", [1, 2, 8])
-def test_statistics_of_each_group_of_devices(float64, group_size):
-    assert_groups_are_replicas(functional.split(SmallNet()), group_size)
+def assert_groups_are_replicas(split, num_devices, norm_batch_size):
+    """Groups of images, however they lie on the devices, equal replicas with averaged gradients."""
+    after, (loss,) = train_on(num_devices, norm_batch_size, split)
+    params, stats, expected = replicas(split, 48 // norm_batch_size)
+    assert_equal(after.params, params)
+    assert_equal(after.batch_stats, stats)
+    np.testing.assert_allclose(loss, expected)
+
+
+@pytest.mark.parametrize("norm_batch_size", [6, 12, 48])
+def test_statistics_of_each_group_of_images(float64, norm_batch_size):
+    assert_groups_are_replicas(functional.split(SmallNet()), 8, norm_batch_size)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("group_size", [1, 2, 8])
-def test_statistics_of_each_group_of_devices_in_a_resnet(float64, group_size):
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+def test_statistics_of_each_group_of_images_in_a_resnet(float64, num_devices):
     model = create_model("resnet_20_an_bn1", num_classes=10, dtype=jnp.float64, rngs=nnx.Rngs(0))
-    assert_groups_are_replicas(functional.split(model), group_size)
+    assert_groups_are_replicas(functional.split(model), num_devices, 16)
+
+
+# Devices -> how they compute groups of 16 of 48 images: (devices in a group, micro-batches).
+LAYOUTS = {1: (1, 3), 2: (2, 3), 3: (1, 1), 4: (4, 3), 6: (2, 1), 8: (8, 3)}
+
+
+def assert_devices_do_not_matter(split, layouts):
+    options = {"num_steps": 3, "label_smoothing": 0.1, "mixup_alpha": 0.2}
+    expected, losses = train_on(1, 16, split, **options)
+    for num_devices in layouts:
+        groups = make_norm_groups(48, 16, num_devices)
+        assert (groups.num_devices, groups.num_micro_batches) == LAYOUTS[num_devices]
+        state, found = train_on(num_devices, 16, split, **options)
+        np.testing.assert_allclose(found, losses, rtol=1e-9)
+        assert_equal(state.params, expected.params)
+        assert_equal(state.batch_stats, expected.batch_stats)
+
+
+def test_the_number_of_devices_does_not_matter(float64):
+    """Losses, parameters and statistics with mixup, label smoothing and dropout."""
+    assert_devices_do_not_matter(functional.split(SmallNet(dropout=0.3)), LAYOUTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet_20_an_bn1", "mobilenetv2_an", "aognet_12m_an"])
+def test_the_number_of_devices_does_not_matter_to_a_network(float64, name):
+    model = create_model(name, num_classes=10, dtype=jnp.float64, rngs=nnx.Rngs(0))
+    assert_devices_do_not_matter(functional.split(model), [2, 6])
 
 
 class Net(nnx.Module):

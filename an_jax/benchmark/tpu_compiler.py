@@ -14,6 +14,7 @@ from an_jax.benchmark.chips import TPUS
 from an_jax.data.images.normalization import normalize_images
 from an_jax.errors import InputError, one_line
 from an_jax.training.config import check_config, eval_batch_size
+from an_jax.training.norm_groups import make_norm_groups
 from an_jax.training.optimizer import cosine_schedule, sgd
 from an_jax.training.step import TrainState, init_state, make_train_step
 
@@ -63,7 +64,8 @@ def lower_step(
         InputError: the configuration is invalid for this number of devices.
     """
     check_config(config, len(devices))
-    mesh = parallel.make_mesh(config.bn_group_size, devices)
+    groups = make_norm_groups(config.batch_size, config.norm_batch_size, len(devices))
+    mesh = parallel.make_mesh(groups.num_devices, devices)
     num_classes = 10 if config.dataset == "digits" else 1000
     split = functional.split(
         zoo.abstract_model(config.model, num_classes=num_classes, dtype=jnp.dtype(config.dtype))
@@ -79,6 +81,7 @@ def lower_step(
         mesh,
         zoo.get_architecture(config.model).preprocessing,
         num_classes,
+        num_micro_batches=groups.num_micro_batches,
         label_smoothing=config.label_smoothing,
         mixup_alpha=config.mixup,
     )

@@ -16,12 +16,10 @@ from an_jax.data.text_files import compose, read_text
 from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-# TensorFlow has no decoder for these formats, or one whose pixels differ from Pillow's.
-_UNSUPPORTED = (
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2"),
-    *(".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp"),
-)
+# Those of torchvision's ImageFolder.
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+# ImageFolder leaves these images out without a word.
+_UNSUPPORTED = (".avif", ".gif", ".heic", ".heif", ".jp2", ".pbm")
 _HIDDEN = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information")
 
 
@@ -31,8 +29,18 @@ def is_hidden(name: str) -> bool:
 
 
 def list_directory(path: str) -> list[str]:
-    """Returns the sorted names of a directory's entries that are not hidden."""
-    names = (name.rstrip("/") for name in tf.io.gfile.listdir(path))
+    """Returns the sorted names of a directory's entries that are not hidden.
+
+    Raises:
+        InputError: a name is not UTF-8.
+    """
+    try:
+        names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: the file name {error.object!r} is not UTF-8, which TensorFlow requires. "
+            f"Rename the files, for example with convmv -r -f latin1 -t utf8 --notest {path}"
+        ) from error
     return sorted(name for name in names if not is_hidden(name))
 
 

@@ -76,7 +76,7 @@ class ImageList:
         return names, tf.constant(self.labels), encoded
 
     def read_epoch(
-        self, rng: np.random.Generator, batch_size: int, rows: slice, steps: range
+        self, rng: np.random.Generator, rows: np.ndarray, share: slice, steps: range
     ) -> tf.data.Dataset:
         """Reads this process's rows of an epoch's batches, in random order.
 
@@ -84,12 +84,12 @@ class ImageList:
 
         Args:
             rng: determines the order.
-            batch_size: global batch size.
-            rows: this process's slice of each batch.
+            rows: a permutation of the rows of a batch.
+            share: this process's slice of `rows`.
             steps: which batches to read.
         """
-        order = np.resize(rng.permutation(len(self)), (steps.stop, batch_size))
-        return self.read(order[steps.start :, rows].ravel())
+        order = np.resize(rng.permutation(len(self)), (steps.stop, len(rows)))
+        return self.read(order[steps.start :, rows[share]].ravel())
 
     def name(self, position: int) -> str:
         """The path of an image, for error messages."""
@@ -147,15 +147,15 @@ class TfdsSplit:
         return dataset.shuffle(SHUFFLE_WINDOW, seed=seed, reshuffle_each_iteration=False)
 
     def read_epoch(
-        self, rng: np.random.Generator, batch_size: int, rows: slice, steps: range
+        self, rng: np.random.Generator, rows: np.ndarray, share: slice, steps: range
     ) -> tf.data.Dataset:
         """Reads this process's rows of an epoch's batches, as `ImageList.read_epoch` does.
 
         Each process has a fixed part of the examples. Those of earlier steps are read and dropped.
         """
-        first, last = (len(self) * row // batch_size for row in (rows.start, rows.stop))
+        first, last = (len(self) * row // len(rows) for row in (share.start, share.stop))
         examples = self.read_shuffled(range(first, last), int(rng.integers(2**31))).repeat()
-        b = rows.stop - rows.start
+        b = share.stop - share.start
         return examples.skip(steps.start * b).take(len(steps) * b)
 
     def _read(

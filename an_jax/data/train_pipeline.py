@@ -53,8 +53,8 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 def train_batches(
     source: ImageList | TfdsSplit,
-    batch_size: int,
-    rows: slice,
+    rows: np.ndarray,
+    share: slice,
     preprocessing: Preprocessing,
     augmentation: Augmentation,
     *,
@@ -69,8 +69,8 @@ def train_batches(
 
     Args:
         source: the training images.
-        batch_size: global batch size.
-        rows: this process's slice of each batch.
+        rows: a permutation of the rows of a global batch: the order in which processes hold them.
+        share: this process's slice of `rows`.
         preprocessing: size and interpolation.
         augmentation: random changes of each image.
         seed, epoch: determine the order, and with the position in it every random change.
@@ -80,12 +80,12 @@ def train_batches(
     Raises:
         InputError: a file cannot be read, or no image of a batch can be decoded.
     """
-    steps = range(first_step, steps_per_epoch(len(source), batch_size))
+    steps = range(first_step, steps_per_epoch(len(source), len(rows)))
     if not steps:
         return
-    b = rows.stop - rows.start
-    examples = source.read_epoch(np.random.default_rng([seed, epoch]), batch_size, rows, steps)
-    positions = np.arange(steps.stop * batch_size).reshape(-1, batch_size)[first_step:, rows]
+    b = share.stop - share.start
+    examples = source.read_epoch(np.random.default_rng([seed, epoch]), rows, share, steps)
+    positions = np.arange(steps.stop * len(rows)).reshape(-1, len(rows))[first_step:, rows[share]]
     random_keys = np.stack(
         [np.full(positions.size, seed * 1_000_003 + epoch), positions.ravel()], axis=-1
     )

@@ -18,6 +18,7 @@ from an_jax.data.sets.opening import Source
 from an_jax.errors import InputError
 from an_jax.evaluation.predictions import Predictions, gather, label_spaces
 from an_jax.progress import progress_bar
+from an_jax.watchdog import note_progress
 from an_jax.zoo import Preprocessing
 
 T = TypeVar("T")
@@ -130,6 +131,7 @@ class Evaluator:
                 parts.append(_local_predictions(step))
                 num_images += int(step.counts.images)
                 progress.update(int(step.counts.images))
+                note_progress(f"{num_images} images of {title}")
         if num_images != len(source):
             raise AssertionError(f"{title}: counted {num_images} images of {len(source)}")
         return gather(parts, len(source))

@@ -16,7 +16,7 @@ from an_jax.data.sets.opening import Source, open_image_set
 from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sets.test_sets import TEST_SETS, TestSet
 from an_jax.data.sources import ImageList
-from an_jax.errors import InputError, NotThereError
+from an_jax.errors import InputError, NotThereError, check_utf8
 from an_jax.evaluation.prediction_files import predictions_directory
 from an_jax.evaluation.scoring import References
 from an_jax.files import check_destination, restore_interrupted
@@ -89,7 +89,8 @@ def find_checkpoints(paths: list[Path]) -> dict[str, Path]:
         Name -> directory.
 
     Raises:
-        InputError: a path holds no checkpoint, or two checkpoints have the same name.
+        InputError: a path holds no checkpoint, two checkpoints have the same name, or a name is not
+            UTF-8.
     """
     checkpoints: dict[str, Path] = {}
     for path in paths:
@@ -107,6 +108,7 @@ def find_checkpoints(paths: list[Path]) -> dict[str, Path]:
                     "rename one"
                 )
             checkpoints[name] = checkpoint
+    check_utf8(checkpoints)
     return checkpoints
 
 

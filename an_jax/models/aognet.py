@@ -21,6 +21,7 @@ from an_jax.nn import (
     Classifier,
     Conv,
     ConvNorm,
+    Dropout,
     Layer,
     Options,
     Sequential,
@@ -84,7 +85,7 @@ class NodeOperator(nnx.Module):
         self.norm2 = norm_layer(planes, num_mixtures, **options)
         self.conv3 = Conv(planes, out_features, 1, **options)
         self.norm3 = BatchNorm(out_features, **options)
-        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
+        self.dropout = Dropout(dropout)
         self.downsample: Layer = (
             identity
             if in_features == out_features

@@ -11,6 +11,7 @@ from an_jax.nn import (
     BatchNorm,
     Classifier,
     Conv,
+    Dropout,
     Layer,
     Options,
     Sequential,
@@ -140,7 +141,7 @@ class MobileNetV2(nnx.Module):
                 blocks.append(conv_norm_relu6(features, HEAD_FEATURES, 1, **options))
             setattr(self, f"layer{number}", Sequential(blocks))
         logits = Classifier(HEAD_FEATURES, num_classes, std=0.01, **options)
-        self.classifier = Sequential([nnx.Dropout(DROPOUT), logits])
+        self.classifier = Sequential([Dropout(DROPOUT), logits])
 
     def features(self, images: jax.Array) -> list[jax.Array]:
         """Maps images [N, H, W, 3] to the outputs of the stem and of each stage (NHWC).

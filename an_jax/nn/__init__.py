@@ -3,7 +3,7 @@
 from an_jax.nn.attentive_norm import AttentiveNorm, norm_layer
 from an_jax.nn.batch_norm import BatchNorm, GroupNorm
 from an_jax.nn.conv_norm import ConvNorm
-from an_jax.nn.layers import Classifier, Conv, Layer, Options, Sequential, identity
+from an_jax.nn.layers import Classifier, Conv, Dropout, Layer, Options, Sequential, identity
 from an_jax.nn.pooling import avg_pool, avg_pool_ceil, global_avg_pool, max_pool
 from an_jax.nn.squeeze_excite import SqueezeExcite
 
@@ -13,6 +13,7 @@ __all__ = [
     "Classifier",
     "Conv",
     "ConvNorm",
+    "Dropout",
     "GroupNorm",
     "Layer",
     "Options",

@@ -1,6 +1,6 @@
 """Attentive Normalization (Li, Sun, Wu: "Attentive Normalization", ECCV 2020, section 3)."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,8 @@ import numpy as np
 from flax import nnx
 
 from an_jax.nn.batch_norm import EPSILON, BatchNorm, GroupNorm
-from an_jax.nn.layers import Options, Sequential, at_least_float32, normal
+from an_jax.nn.initialization import normal
+from an_jax.nn.layers import Options, Sequential, at_least_float32
 from an_jax.nn.moments import Moments, normalize, variance
 
 ATTENTION_EPSILON = 1e-3
@@ -59,23 +60,18 @@ class AttentiveNorm(nnx.Module):
         if zero_init:
             self.weight, self.bias = (nnx.Param(jnp.zeros(shape, param_dtype)) for _ in range(2))
         else:
-            self.weight = nnx.Param(1 + 0.1 * normal(rngs.params(), shape, param_dtype))
-            self.bias = nnx.Param(0.1 * normal(rngs.params(), shape, param_dtype))
+            self.weight = nnx.Param(normal(0.1, mean=1.0)(rngs.params(), shape, param_dtype))
+            self.bias = nnx.Param(normal(0.1)(rngs.params(), shape, param_dtype))
         self.backbone: BatchNorm | GroupNorm
         if num_groups is None:
             self.backbone = BatchNorm(num_features, affine=False, dtype=dtype)
         else:
             self.backbone = GroupNorm(num_features, num_groups, affine=False, dtype=dtype)
-        std = np.sqrt(2.0 / num_mixtures)
-
-        def kaiming_normal(*args: Any) -> jax.Array:
-            return std * normal(*args)
-
         projection = nnx.Linear(
             num_features,
             num_mixtures,
             use_bias=False,
-            kernel_init=kaiming_normal,
+            kernel_init=normal(np.sqrt(2.0 / num_mixtures)),  # Kaiming-normal
             dtype=param_dtype,
             param_dtype=param_dtype,
             precision=jax.lax.Precision.HIGHEST,

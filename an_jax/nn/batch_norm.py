@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from an_jax.nn.initialization import full
 from an_jax.nn.layers import at_least_float32
 from an_jax.nn.moments import Moments, normalize, sample_moments, variance
 
@@ -37,11 +38,10 @@ class BatchNorm(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ):
         param_dtype = at_least_float32(dtype)
-        scale_init = jnp.zeros if zero_init else jnp.ones
-        self.scale = nnx.Param(scale_init(num_features, param_dtype)) if affine else None
-        self.bias = nnx.Param(jnp.zeros(num_features, param_dtype)) if affine else None
-        self.mean = nnx.BatchStat(jnp.zeros(num_features, param_dtype))
-        self.var = nnx.BatchStat(jnp.ones(num_features, param_dtype))
+        zeros, ones = (full(num_features, value, param_dtype) for value in (0, 1))
+        self.scale = nnx.Param(zeros if zero_init else ones) if affine else None
+        self.bias = nnx.Param(zeros) if affine else None
+        self.mean, self.var = nnx.BatchStat(zeros), nnx.BatchStat(ones)
         self.use_running_average = False
         self.axis_name: str | None = None
         self.dtype = dtype
@@ -109,8 +109,8 @@ class GroupNorm(nnx.Module):
         if num_features % num_groups:
             raise ValueError(f"{num_features} channels do not divide into {num_groups} groups")
         param_dtype = at_least_float32(dtype)
-        self.scale = nnx.Param(jnp.ones(num_features, param_dtype)) if affine else None
-        self.bias = nnx.Param(jnp.zeros(num_features, param_dtype)) if affine else None
+        self.scale = nnx.Param(full(num_features, 1, param_dtype)) if affine else None
+        self.bias = nnx.Param(full(num_features, 0, param_dtype)) if affine else None
         self.num_groups, self.dtype = num_groups, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
 """Convolution, classifier and container, with PyTorch's integer padding, in NHWC."""
 
-import math
+import functools
 from collections.abc import Callable
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from an_jax.nn.convolution import convolve
+from an_jax.nn.initialization import normal, uniform
 
 Layer = Callable[[jax.Array], jax.Array]
 
@@ -33,11 +34,6 @@ def at_least_float32(dtype: DTypeLike) -> np.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-    """Draws standard normal numbers. Drawing them flat and reshaping compiles four times faster."""
-    return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
-
-
 def identity(x: jax.Array) -> jax.Array:
     """Returns x."""
     return x
@@ -50,6 +46,32 @@ class Sequential(nnx.List[Layer]):
         for layer in self:
             x = layer(x)
         return x
+
+
+class Dropout(nnx.Module):
+    """Dropout of channels (Srivastava et al., 2014; Tompson et al., 2015).
+
+    What is dropped from an image depends on the image's own key alone, not on its place in the
+    batch or on the devices.
+
+    Args:
+        rate: probability that training drops a channel.
+    """
+
+    def __init__(self, rate: float):
+        self.rate, self.deterministic = rate, False
+        self.keys: jax.Array | None = nnx.data(None)  # [N] random keys; `functional` sets them
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Drops channels of x [N, ..., C] and scales the others. Raises ValueError without keys."""
+        if self.deterministic or not self.rate:
+            return x
+        if self.keys is None:
+            raise ValueError("dropout needs random keys: train with functional.apply_train")
+        keep_one = functools.partial(jax.random.bernoulli, p=1 - self.rate, shape=x.shape[-1:])
+        keep = jax.vmap(keep_one)(self.keys)
+        keep = jnp.expand_dims(keep, tuple(range(1, x.ndim - 1)))
+        return jnp.where(keep, x / (1 - self.rate), 0)
 
 
 class Conv(nnx.Module):
@@ -82,7 +104,7 @@ class Conv(nnx.Module):
         std = np.sqrt(2.0 / (kernel_size**2 * out_features))
         self.dtype = options["dtype"]
         key = options["rngs"].params()
-        self.kernel = nnx.Param(std * normal(key, shape, at_least_float32(self.dtype)))
+        self.kernel = nnx.Param(normal(std)(key, shape, at_least_float32(self.dtype)))
         self.stride, self.padding, self.groups = stride, padding, groups
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -110,18 +132,13 @@ class Classifier(nnx.Linear):
         std: float | None = None,
         **options: Unpack[Options],
     ):
-        dtype, limit = at_least_float32(options["dtype"]), in_features**-0.5
-
-        def uniform(
-            key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, **_: Any
-        ) -> jax.Array:
-            return jax.random.uniform(key, shape, dtype, -limit, limit)
-
+        dtype = at_least_float32(options["dtype"])
+        default = uniform(in_features**-0.5)
         super().__init__(
             in_features,
             num_classes,
-            kernel_init=uniform if std is None else nnx.initializers.normal(std),
-            bias_init=uniform if std is None else nnx.initializers.zeros,
+            kernel_init=default if std is None else normal(std),
+            bias_init=default if std is None else nnx.initializers.zeros,
             dtype=dtype,
             param_dtype=dtype,
             precision=lax.Precision.HIGHEST,

@@ -5,6 +5,7 @@ from typing import Unpack
 import jax
 from flax import nnx
 
+from an_jax.nn.initialization import uniform
 from an_jax.nn.layers import Options, Sequential, at_least_float32
 from an_jax.nn.pooling import global_avg_pool
 
@@ -40,8 +41,7 @@ def _linear(n_in: int, n_out: int, **options: Unpack[Options]) -> nnx.Linear:
         n_in,
         n_out,
         use_bias=False,
-        # PyTorch's default: U(-1/sqrt(n_in), 1/sqrt(n_in)) has variance 1 / (3 n_in).
-        kernel_init=nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+        kernel_init=uniform(n_in**-0.5),  # PyTorch's default
         dtype=param_dtype,
         param_dtype=param_dtype,
         precision=jax.lax.Precision.HIGHEST,

@@ -42,6 +42,7 @@ def build(
     card: ModelCard,
     train_set: TrainSet,
     mesh: jax.sharding.Mesh,
+    num_micro_batches: int = 1,
     init_from: str = "",
 ) -> Training:
     """Builds the parts of a training run.
@@ -51,6 +52,7 @@ def build(
         card: the model's card.
         train_set: the images.
         mesh: all devices.
+        num_micro_batches: parts of a device's share of a batch; see `make_train_step`.
         init_from: checkpoint whose weights replace the random ones; "" for none.
 
     Raises:
@@ -78,6 +80,7 @@ def build(
         mesh,
         card.preprocessing,
         card.num_classes,
+        num_micro_batches=num_micro_batches,
         label_smoothing=config.label_smoothing,
         mixup_alpha=config.mixup,
         seed=config.seed,

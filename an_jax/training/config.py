@@ -32,7 +32,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.momentum = 0.9
     config.weight_decay = 1e-4  # on all parameters
     config.dtype = "bfloat16"  # compute dtype; parameters and statistics are float32
-    config.bn_group_size = 1  # number of devices that share normalization statistics
+    # Images over which normalization takes its statistics, on any number of devices; at most the
+    # whole batch.
+    config.norm_batch_size = 256
     config.seed = 23
 
     config.eval_batch_size = 0  # global; 0: batch_size
@@ -58,16 +60,12 @@ def check_config(config: ml_collections.ConfigDict, num_devices: int) -> None:
             "warmup_epochs must be at least 0, and num_epochs must be above warmup_epochs; "
             f"they are {config.warmup_epochs} and {config.num_epochs}"
         )
-    if config.bn_group_size < 1 or num_devices % config.bn_group_size:
-        raise InputError(
-            f"bn_group_size must divide the number of devices, {num_devices}; "
-            f"it is {config.bn_group_size}"
-        )
     if config.batch_size % num_devices or config.batch_size < 2 * num_devices:
         raise InputError(
             f"batch_size must be a multiple of the number of devices, {num_devices}, with at least "
             f"2 images for each; it is {config.batch_size}"
         )
+    _check_norm_batch_size(config.norm_batch_size, config.batch_size)
     if not 0 <= config.label_smoothing < 1 or config.mixup < 0:
         raise InputError(
             "label_smoothing must be in [0, 1) and mixup at least 0; "
@@ -88,4 +86,15 @@ def check_config(config: ml_collections.ConfigDict, num_devices: int) -> None:
         raise InputError(
             "keep_checkpoints must be at least 1 and profile_steps at least 0; "
             f"they are {config.keep_checkpoints} and {config.profile_steps}"
+        )
+
+
+def _check_norm_batch_size(norm_batch_size: int, batch_size: int) -> None:
+    """Raises InputError unless the batch divides into groups of norm_batch_size images."""
+    if norm_batch_size < batch_size and (norm_batch_size < 2 or batch_size % norm_batch_size):
+        choices = [n for n in range(2, batch_size + 1) if batch_size % n == 0]
+        nearest = sorted(choices, key=lambda n: abs(n - norm_batch_size))[:2]
+        raise InputError(
+            f"norm_batch_size must be at least 2 and divide batch_size, {batch_size}; it is "
+            f"{norm_batch_size}: choose {' or '.join(map(str, sorted(nearest)))}"
         )

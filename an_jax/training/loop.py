@@ -24,6 +24,7 @@ from an_jax.training.input_wait import InputWait
 from an_jax.training.log import RunLog, epoch_metrics, is_best
 from an_jax.training.memory import explain_lack_of_memory
 from an_jax.training.messages import describe_best, describe_epoch, describe_run, say
+from an_jax.training.norm_groups import NormGroups, make_norm_groups
 from an_jax.training.preemption import Preempted, Preemption
 from an_jax.training.profile import Profile
 from an_jax.training.watch import StepWatch
@@ -84,7 +85,8 @@ def _run(
     train_set: TrainSet,
     checkpoints: TrainCheckpoints,
 ) -> None:
-    mesh = parallel.make_mesh(config.bn_group_size)
+    groups = make_norm_groups(config.batch_size, config.norm_batch_size, jax.device_count())
+    mesh = parallel.make_mesh(groups.num_devices)
     steps = steps_per_epoch(len(train_set.source), config.batch_size)
 
     # Training starts
@@ -92,7 +94,9 @@ def _run(
     # 2. otherwise from the weights of the checkpoint config.init_from, if that is set;
     # 3. otherwise from random weights.
     init_from = config.init_from if checkpoints.last_step is None else ""
-    schedule, train_step, state, validate = build(config, card, train_set, mesh, init_from)
+    schedule, train_step, state, validate = build(
+        config, card, train_set, mesh, groups.num_micro_batches, init_from
+    )
     state = checkpoints.restore_last(state)
     start = step = int(state.step)  # updates made
 
@@ -103,6 +107,7 @@ def _run(
             card,
             num_params=functional.count(state.params),
             devices=describe_devices(),
+            groups=groups,
             steps_per_epoch=steps,
             first_step=step,
         )
@@ -136,7 +141,7 @@ def _run(
         with log, progress, profile, preemption, enough_memory:
             for epoch in range(first_epoch, config.num_epochs):
                 epoch_began = time.perf_counter()
-                batches = _batches(config, card, train_set, epoch, step - epoch * steps)
+                batches = _batches(config, card, train_set, groups, epoch, step - epoch * steps)
                 for batch in input_wait.measure(batches):
                     watch.skip(batch.skipped)
                     profile.before_step(step - start)
@@ -183,6 +188,7 @@ def _batches(
     config: ml_collections.ConfigDict,
     card: ModelCard,
     train_set: TrainSet,
+    groups: NormGroups,
     epoch: int,
     first_step: int,
 ) -> Iterator[TrainBatch]:
@@ -190,7 +196,7 @@ def _batches(
     share = parallel.local_range(config.batch_size)
     return train_batches(
         train_set.source,
-        config.batch_size,
+        groups.rows(config.batch_size),
         slice(share.start, share.stop),
         card.preprocessing,
         Augmentation(tuple(config.crop_scale), config.horizontal_flip),

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from an_jax import parallel
 from an_jax.checkpoint import ModelCard
+from an_jax.training.norm_groups import NormGroups
 
 
 def say(text: str) -> None:
@@ -39,6 +40,7 @@ def describe_run(
     *,
     num_params: int,
     devices: str,
+    groups: NormGroups,
     steps_per_epoch: int,
     first_step: int,
 ) -> str:
@@ -49,6 +51,7 @@ def describe_run(
         card: the model's card.
         num_params: number of trained values.
         devices: the devices and processes, as `describe_devices` returns them.
+        groups: the images that share statistics.
         steps_per_epoch: updates in an epoch.
         first_step: updates made before this start of the run; above 0 if it resumes.
     """
@@ -56,8 +59,10 @@ def describe_run(
         f"{config.model}: {num_params / 1e6:.3f} M parameters; "
         f"{card.source['num_images']} images of {config.dataset}, {card.num_classes} classes; "
         f"{config.num_epochs} epochs of {steps_per_epoch} steps of {config.batch_size} images on "
-        f"{devices}"
+        f"{devices}; {groups.describe()}"
     )
+    if groups.num_images < config.norm_batch_size:
+        line += f" (norm_batch_size: {config.norm_batch_size}), since a batch has no more"
     return f"{line}; resuming after step {first_step}" if first_step else line
 
 

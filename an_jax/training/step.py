@@ -1,12 +1,14 @@
-"""The training step: one SGD update on a batch, the same for one device and many.
+"""The training step: one update on a batch, a function of the batch and not of the devices.
 
-Each device, on its share of the batch:
-1. smooths the labels, mixes the images up, normalizes them (`make_train_step`);
-2. computes logits, cross entropy and gradients (`train_step`, as all that follows);
-3. averages gradients, running statistics and metrics over all devices;
-4. updates parameters and optimizer state.
+Each device, on its share of the batch, one micro-batch after the other:
+1. smooths the labels, mixes the images up, normalizes them;
+2. computes logits, cross entropy and gradients.
+
+Then all devices average gradients, running statistics and metrics, and update parameters and
+optimizer state.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -50,55 +52,6 @@ def init_state(split: functional.Split, optimizer: optax.GradientTransformation)
     return TrainState(step, split.params, split.batch_stats, optimizer.init(split.params))
 
 
-def train_step(
-    definition: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
-    state: TrainState,
-    images: jax.Array,
-    targets: jax.Array,
-    dropout_key: jax.Array | None,
-) -> tuple[TrainState, Metrics]:
-    """Updates the state with a device's share of the batch; called under `jax.shard_map`.
-
-    The devices of a group share normalization statistics (see `parallel`). With groups of one,
-    each device uses the statistics of its own images, as in the published training.
-
-    Args:
-        definition: the model's static part.
-        optimizer: static.
-        state: the same on all devices.
-        images: normalized, this device's [N, H, W, 3].
-        targets: probabilities [N, C].
-        dropout_key: this device's; None disables dropout.
-
-    Returns:
-        The new state and the metrics; the loss is NaN if the update is not finite.
-    """
-
-    def loss_fn(params: functional.Arrays) -> tuple[jax.Array, tuple[functional.Arrays, Metrics]]:
-        logits, batch_stats = functional.apply_train(
-            definition, params, state.batch_stats, images, dropout_key, axis_name=MEMBER
-        )
-        loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
-        is_correct = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
-        return loss, (batch_stats, Metrics(loss, jnp.mean(is_correct, dtype=jnp.float32)))
-
-    # Without this cast, differentiation would sum the gradients of all devices itself, in the
-    # compute dtype. They are averaged below, in float32.
-    params = lax.pcast(state.params, AXES, to="varying")
-    gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
-
-    gradients, metrics = lax.pmean((gradients, metrics), AXES)
-    batch_stats = lax.pmean(batch_stats, GROUP)  # members of a group have the same already
-
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    # Detect a non-finite update before it is checkpointed.
-    is_finite = jnp.isfinite(optax.tree.norm(updates))
-    metrics = metrics._replace(loss=jnp.where(is_finite, metrics.loss, jnp.nan))
-    return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
-
-
 def make_train_step(
     definition: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
@@ -106,36 +59,100 @@ def make_train_step(
     preprocessing: Preprocessing,
     num_classes: int,
     *,
+    num_micro_batches: int = 1,
     label_smoothing: float = 0.0,
     mixup_alpha: float = 0.0,
     seed: int = 0,
 ) -> jax.stages.Wrapped:
     """Returns the jitted step: (state, uint8 images [N, H, W, 3], labels [N]) -> (state, metrics).
 
-    The step donates the state: use the returned one. Images and labels are split over the mesh.
-    Dropout and mixup are functions of the seed, the step and the device.
+    The step donates the state: use the returned one. Images and labels are split over the mesh, in
+    the order of `NormGroups.rows`. The micro-batches that the devices of one group compute at the
+    same time share normalization statistics and mixup. Dropout and mixup are functions of the seed,
+    the step and the row of the batch. The loss is NaN if the update is not finite.
 
     Args:
         definition: the model's static part.
         optimizer: static.
-        mesh: from `parallel.make_mesh`; its groups share normalization statistics.
+        mesh: from `parallel.make_mesh`.
         preprocessing: says how to normalize images.
         num_classes: number of logits.
+        num_micro_batches: parts of a device's share; it computes one after the other, which takes
+            the memory of one.
         label_smoothing: share of the target that is spread over all classes.
-        mixup_alpha: each device draws one lam ~ Beta(alpha, alpha) for its images; 0: no mixup.
+        mixup_alpha: each group draws one lam ~ Beta(alpha, alpha) for its images; 0: no mixup.
         seed: seed of dropout and mixup.
     """
 
-    def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, Metrics]:
+    def differentiate(
+        state: TrainState, images: jax.Array, labels: jax.Array, micro_batch: jax.Array | int
+    ) -> tuple[functional.Arrays, functional.Arrays, Metrics]:
+        """Returns gradients, running statistics and metrics of one of this device's micro-batches.
+
+        Args:
+            state: the same on all devices.
+            images: uint8 [n, H, W, 3].
+            labels: int [n].
+            micro_batch: its number.
+        """
+        n = len(images)
+        group = lax.axis_index(GROUP) * num_micro_batches + micro_batch
+        rows = n * (group * lax.axis_size(MEMBER) + lax.axis_index(MEMBER)) + jnp.arange(n)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        key = jax.random.fold_in(key, lax.axis_index(AXES))
         dropout_key, mixup_key = jax.random.split(key)
+        dropout_keys = jax.vmap(functools.partial(jax.random.fold_in, dropout_key))(rows)
         targets = smooth_targets(labels, num_classes, label_smoothing)
         if mixup_alpha:
-            lam = jax.random.beta(mixup_key, mixup_alpha, mixup_alpha)
-            images, targets = mixup(images, targets, lam)
-        images = normalize_images(images, preprocessing)
-        return train_step(definition, optimizer, state, images, targets, dropout_key)
+            lam = jax.random.beta(jax.random.fold_in(mixup_key, group), mixup_alpha, mixup_alpha)
+            images, targets = mixup(images, targets, lam, axis_name=MEMBER)
+        inputs = normalize_images(images, preprocessing)
+
+        def loss_fn(
+            params: functional.Arrays,
+        ) -> tuple[jax.Array, tuple[functional.Arrays, Metrics]]:
+            logits, batch_stats = functional.apply_train(
+                definition, params, state.batch_stats, inputs, dropout_keys, axis_name=MEMBER
+            )
+            loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
+            is_correct = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
+            return loss, (batch_stats, Metrics(loss, jnp.mean(is_correct, dtype=jnp.float32)))
+
+        # Without this cast, differentiation would sum the gradients of all devices itself, in the
+        # compute dtype. They are averaged below, in float32.
+        params = lax.pcast(state.params, AXES, to="varying")
+        gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
+        return gradients, batch_stats, metrics
+
+    def average(
+        state: TrainState, images: jax.Array, labels: jax.Array
+    ) -> tuple[functional.Arrays, functional.Arrays, Metrics]:
+        """Returns what `differentiate` does, averaged over all micro-batches of all devices."""
+        if num_micro_batches == 1:
+            gradients, batch_stats, metrics = differentiate(state, images, labels, 0)
+        else:
+
+            def add(sums: tuple, micro_batch: tuple) -> tuple[tuple, Metrics]:
+                *arrays, metrics = differentiate(state, *micro_batch)
+                return jax.tree.map(jnp.add, sums, tuple(arrays)), metrics
+
+            zeros = jax.tree.map(jnp.zeros_like, (state.params, state.batch_stats))
+            zeros = tuple(map(functools.partial(lax.pcast, to="varying"), zeros, (AXES, GROUP)))
+            parts = [a.reshape(num_micro_batches, -1, *a.shape[1:]) for a in (images, labels)]
+            sums, metrics = lax.scan(add, zeros, (*parts, jnp.arange(num_micro_batches)))
+            gradients, batch_stats = jax.tree.map(lambda total: total / num_micro_batches, sums)
+            metrics = jax.tree.map(jnp.mean, metrics)
+        gradients, metrics = lax.pmean((gradients, metrics), AXES)
+        # The devices of a group have the same statistics already.
+        return gradients, lax.pmean(batch_stats, GROUP), metrics
+
+    def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, Metrics]:
+        gradients, batch_stats, metrics = average(state, images, labels)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # Detect a non-finite update before it is checkpointed.
+        is_finite = jnp.isfinite(optax.tree.norm(updates))
+        metrics = metrics._replace(loss=jnp.where(is_finite, metrics.loss, jnp.nan))
+        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXES), P(AXES)), out_specs=(P(), P()))
     return jax.jit(sharded, donate_argnums=0)

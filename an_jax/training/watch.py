@@ -15,6 +15,7 @@ from an_jax.errors import InputError
 from an_jax.training.input_wait import InputWait, Shares
 from an_jax.training.log import RunLog
 from an_jax.training.step import Metrics
+from an_jax.watchdog import note_progress
 
 
 class LoggedStep(NamedTuple):
@@ -111,6 +112,7 @@ class StepWatch:
             refresh=False,
         )
         self._progress.update(self._batch_size)
+        note_progress(f"step {step}")
         if shares is not None:
             self._log_window(shares)
 

@@ -20,7 +20,7 @@ _WRITTEN = (EPOCHS, LOG_STEPS, PARTS, "tensorboard", "curves.png", "profile", ST
 # A resumed run may change these: they do not change the result.
 CHANGEABLE = {
     "data_dir",
-    "bn_group_size",
+    "bn_group_size",  # of older runs; norm_batch_size took its place
     "eval_batch_size",
     "log_steps",
     "checkpoint_steps",
@@ -73,7 +73,9 @@ def _check_foreign(workdir: epath.Path) -> None:
 
 def _check_same_run(workdir: epath.Path, new: dict, card: ModelCard) -> None:
     # Fields that are newer than the run have their defaults, which do what older versions did.
-    old = json.loads(default_config().to_json()) | json.loads((workdir / CONFIG).read_text())
+    defaults = json.loads(default_config().to_json())
+    defaults["norm_batch_size"] = new["norm_batch_size"]  # older runs had it from their devices
+    old = defaults | json.loads((workdir / CONFIG).read_text())
     changed = [key for key in new | old if new.get(key) != old.get(key)]
     if set(changed) - CHANGEABLE:
         changes = ", ".join(f"{key} {old.get(key)} -> {new.get(key)}" for key in changed)

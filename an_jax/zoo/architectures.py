@@ -167,7 +167,7 @@ def create_model(
     Returns:
         A module that maps normalized images [N, H, W, 3] to logits [N, num_classes]; call its
         `eval()` for inference. Train AOGNets and MobileNetV2, which have dropout, with
-        `functional.apply_train`, which takes the dropout key.
+        `functional.apply_train`, which takes the dropout keys.
 
     Raises:
         InputError: the name is unknown.

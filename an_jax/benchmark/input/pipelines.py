@@ -138,7 +138,7 @@ def training_batches(files: Sequence[Path], n: int) -> Iterator["TrainBatch"]:
 
     return train_batches(
         image_list(files, n * BATCH_SIZE),
-        BATCH_SIZE,
+        np.arange(BATCH_SIZE),
         slice(0, BATCH_SIZE),
         PREPROCESSING,
         Augmentation(CROP_SCALE, horizontal_flip=True),

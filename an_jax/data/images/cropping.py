@@ -100,7 +100,7 @@ def render(image: tf.Tensor, plan: Plan, interpolation: str) -> tf.Tensor:
     """Decodes, resizes and crops an image as planned.
 
     Args:
-        image: JPEG or PNG bytes, or uint8 [H, W, 3].
+        image: bytes of an image file, or uint8 [H, W, 3].
         plan: the plan of this image.
         interpolation: the interpolation of the plan.
 

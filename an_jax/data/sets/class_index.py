@@ -14,6 +14,12 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 
 @functools.cache
+def imagenet_names() -> tuple[str, ...]:
+    """Returns the English names of the 1000 classes, from WordNet 3.0, in the order of the ids."""
+    return tuple(_read("imagenet_names.txt").splitlines())
+
+
+@functools.cache
 def subset(name: str) -> tuple[int, ...]:
     """Returns the increasing labels of the 200 classes of one of SUBSETS."""
     return tuple(json.loads(_read("imagenet_subsets.json"))[name])

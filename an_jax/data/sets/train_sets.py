@@ -15,7 +15,7 @@ from an_jax.data.folders import (
     open_class_folders,
     open_flat_folder,
 )
-from an_jax.data.headers import check_headers
+from an_jax.data.image_files import check_files
 from an_jax.data.prepared import open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
@@ -143,7 +143,7 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
 
     Raises:
         InputError: the name is unknown, the directory does not hold the images, or a validation
-            image of this process is no JPEG or PNG.
+            image of this process cannot be decoded.
     """
     if name not in TRAIN_SETS:
         raise InputError(f"unknown dataset {name!r}; choose one of {', '.join(TRAIN_SETS)}")
@@ -157,7 +157,7 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
     try:
         train_set = TRAIN_SETS[name](data_dir)
         if isinstance(train_set.val_source, ImageList):
-            check_headers(train_set.val_source)
+            check_files(train_set.val_source)
         return train_set
     except tf.errors.OpError as error:
         raise InputError(f"{name} in {data_dir} cannot be read: {explain(error)}") from error

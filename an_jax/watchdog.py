@@ -1,0 +1,42 @@
+"""Ends a process that makes no progress, so that the job can be started again.
+
+Collective operations wait for ever if a host is lost. Every process then says what it waits for.
+"""
+
+import faulthandler
+import os
+import socket
+import sys
+import threading
+import time
+
+import jax
+
+EXIT_STATUS = 75  # EX_TEMPFAIL: try again
+_last: tuple[float, str] = (0.0, "")  # when there was progress, and what
+
+
+def start_watchdog(minutes: float) -> None:
+    """Ends this process if it makes no progress for so many minutes; 0 means never."""
+    note_progress("the start")
+    if minutes:
+        threading.Thread(target=_watch, args=(60 * minutes,), daemon=True).start()
+
+
+def note_progress(what: str) -> None:
+    """Notes that something has been done; `what` is printed if nothing follows."""
+    global _last
+    _last = time.monotonic(), what
+
+
+def _watch(limit: float) -> None:
+    while (idle := time.monotonic() - _last[0]) < limit:
+        time.sleep(limit - idle)
+    print(
+        f"error: no progress for {limit / 60:.3g} minutes since {_last[1]}: process "
+        f"{jax.process_index()} of {jax.process_count()} on {socket.gethostname()} ends. Run the "
+        "same command again to resume. What each thread waits for:",
+        file=sys.stderr,
+    )
+    faulthandler.dump_traceback(sys.stderr)
+    os._exit(EXIT_STATUS)
