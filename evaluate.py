@@ -71,18 +71,8 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates and reports; returns the exit status.
 
     Raises:
-        InputError: an input is invalid, or a file cannot be read or written.
+        InputError, OSError: an input is invalid, or a file cannot be read or written.
     """
-    if args.batch_size < 1:
-        raise InputError("--batch_size must be at least 1")
-    try:
-        return evaluate(args)
-    except OSError as error:
-        raise InputError(str(error)) from error
-
-
-def evaluate(args: argparse.Namespace) -> int:
-    """Evaluates and reports; returns the exit status. Raises InputError or OSError."""
     from an_jax import parallel
     from an_jax.data.sets.test_sets import expand_names
     from an_jax.devices import warn_of_unused_accelerator
@@ -94,6 +84,8 @@ def evaluate(args: argparse.Namespace) -> int:
     from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
     from an_jax.watchdog import start_watchdog
 
+    if args.batch_size < 1:
+        raise InputError("--batch_size must be at least 1")
     for path in (*args.checkpoint, args.output_dir):
         if ":/" in str(path):
             raise InputError(f"{path} must be a local directory; only --data_dir may be remote")
@@ -102,9 +94,10 @@ def evaluate(args: argparse.Namespace) -> int:
     set_matmul_precision(args.dtype)
     parallel.connect()
     start_watchdog(args.stall_minutes)
-    datasets, checkpoints = expand_names(args.datasets), find_checkpoints(args.checkpoint)
-    if args.compare_published:
-        check_comparable(checkpoints, datasets)
+    with parallel.failing_together():
+        datasets, checkpoints = expand_names(args.datasets), find_checkpoints(args.checkpoint)
+        if args.compare_published:
+            check_comparable(checkpoints, datasets)
     overrides = {key: getattr(args, key) for key in ("image_size", "crop_pct", "interpolation")}
     settings = Settings(
         datasets=datasets,

@@ -40,7 +40,7 @@ def run() -> None:
 
     workdir = absolute(flags.FLAGS.workdir)
     check_bucket(workdir)
-    parallel.initialize()
+    parallel.initialize(handles_sigterm=True)
     warn_of_unused_accelerator()
     enable_compilation_cache(workdir)
     set_matmul_precision(flags.FLAGS.config.dtype)

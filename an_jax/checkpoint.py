@@ -142,12 +142,19 @@ def restore_weights(
     expected = {"params": params, "batch_stats": batch_stats}
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = parallel.abstract(expected, sharding)
+    # Without these options a process would wait for one whose files are damaged.
+    process = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=process,
+        active_processes={process},
+        barrier_sync_key_prefix=f"process_{process}",
+    )
     # Check before restoring: a restore that fails midway leaves threads behind that print errors,
     # and changed bytes may load as other weights.
     _check_digests(directory)
     try:
         _check_shapes(expected, ocp.PyTreeCheckpointHandler().metadata(directory).tree)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
             return checkpointer.restore(directory, target)
     except Exception as error:  # orbax and tensorstore raise many types for damaged files
         reason = one_line(error, limit=300)

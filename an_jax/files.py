@@ -10,7 +10,7 @@ from pathlib import Path
 
 from etils import epath
 
-from an_jax.errors import InputError
+from an_jax.errors import InputError, file_errors, with_advice
 
 _REPLACED = ".replaced-by-an_jax"  # ends the hidden name of a directory that is being replaced
 
@@ -103,8 +103,9 @@ def replacing(path: str | os.PathLike, *, last: str = "") -> Iterator[epath.Path
             yield temporary
     except InputError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:  # a full disk raises any of the three
-        raise InputError(f"cannot write {destination}: {error}") from error
+    # A full disk raises any of these.
+    except file_errors(RuntimeError, ValueError) as error:
+        raise InputError(f"cannot write {destination}: {with_advice(error)}") from error
 
 
 @contextlib.contextmanager

@@ -1,9 +1,13 @@
 """Detection of, and recovery from, a lack of memory in JAX and PyTorch."""
 
+import contextlib
 import gc
 import sys
+from collections.abc import Iterator
 
 import jax
+
+from an_jax.errors import InputError, one_line
 
 # XLA and CUDA; PyTorch's allocators for CPUs (Linux and macOS, Windows); cuBLAS and cuDNN.
 _MESSAGES = (
@@ -25,6 +29,24 @@ def who_ran_out(error: Exception) -> str | None:
     if not isinstance(error, RuntimeError) or not any(part in message for part in _MESSAGES):
         return None
     return "JAX" if isinstance(error, jax.errors.JaxRuntimeError) else "PyTorch"
+
+
+@contextlib.contextmanager
+def explain_lack_of_memory(flag: str, size: int) -> Iterator[None]:
+    """Turns a lack of device memory into an InputError that names the flag to lower.
+
+    Args:
+        flag: the flag that decides how much memory is needed.
+        size: its value.
+    """
+    try:
+        yield
+    except Exception as error:
+        if who_ran_out(error) != "JAX":
+            raise
+        raise InputError(
+            f"out of device memory: lower {flag}, which is {size} ({one_line(error, limit=200)})"
+        ) from error
 
 
 def free_memory() -> None:

@@ -5,9 +5,9 @@ share normalization statistics in training. Two axes are needed because `jax.sha
 collectives over part of an axis.
 """
 
+import contextlib
 import hashlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -16,37 +16,44 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
-from an_jax.errors import InputError
+from an_jax.cluster import distributed_arguments
+from an_jax.errors import InputError, one_line
 
 GROUP, MEMBER = "group", "member"
 AXES = (GROUP, MEMBER)  # all devices
 T = TypeVar("T")
 
 
-def initialize() -> None:
-    """Joins the other processes of a TPU pod, a SLURM job or an MPI job, if there are any.
+def initialize(*, handles_sigterm: bool = False) -> None:
+    """Joins the other processes of the job, if there are any; comes before anything else of JAX.
 
-    On other clusters the environment variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID describe the job. Call this before anything else of JAX.
+    Finds those of a TPU pod and of a job of SLURM, Open MPI or Kubernetes. On other clusters the
+    environment variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID describe the
+    job. With JAX_NUM_PROCESSES=1 this process stays alone.
+
+    Args:
+        handles_sigterm: whether the processes agree on a step to stop at after SIGTERM; see
+            `training.preemption`. Otherwise SIGTERM ends a process.
 
     Raises:
-        InputError: some of these variables are set and others are missing.
+        InputError: the processes do not find each other.
     """
-    given: dict[str, Any] = {
-        argument: int(os.environ[variable])
-        for argument, variable in (
-            ("num_processes", "JAX_NUM_PROCESSES"),
-            ("process_id", "JAX_PROCESS_ID"),
-        )
-        if variable in os.environ
-    }
+    arguments: dict | None = None
+    # In a job, jax would ignore SIGTERM otherwise.
+    jax.config.update("jax_enable_preemption_service", handles_sigterm)
     try:
-        # Limits how long the others wait at shutdown for a process that has failed.
-        jax.distributed.initialize(**given, shutdown_timeout_seconds=60)
-    except ValueError as error:
-        if given or "coordinator_address" not in str(error):
-            raise InputError(f"the processes cannot find each other: {error}") from error
-        # No cluster was detected: this is the only process.
+        arguments = distributed_arguments()
+        if arguments is not None:
+            # Limits how long the others wait at shutdown for a process that has failed.
+            jax.distributed.initialize(**arguments, shutdown_timeout_seconds=60)
+    except Exception as error:  # each kind of cluster has its own
+        if arguments == {} and "coordinator_address" in str(error):
+            return  # no cluster was detected: this is the only process
+        raise InputError(
+            f"the processes cannot find each other: {one_line(error).rstrip('.')}. Set "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or JAX_NUM_PROCESSES=1 "
+            "to run this process alone"
+        ) from error
 
 
 def connect() -> None:
@@ -67,17 +74,31 @@ def on_main_process(function: Callable[[], T]) -> T | None:
     """Calls a function on process 0 alone; returns its result there, and None elsewhere.
 
     Raises:
-        InputError, OSError: on process 0 the function's own error; on the others an InputError.
+        Exception: on process 0 the function's own error; on the others an InputError.
     """
-    result: T | None = None
-    error: Exception | None = None
-    if is_main_process():
-        try:
-            result = function()
-        except (InputError, OSError) as caught:
-            error = caught
-    check_agreement("", error)
+    result = None
+    with failing_together():
+        result = function() if is_main_process() else None
     return result
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """Stops all processes if the body, which every process runs on its own, fails on one of them.
+
+    Otherwise the others would wait for it, and be aborted after minutes. The body must not wait
+    for other processes.
+
+    Raises:
+        Exception: the body's own error on a process that has failed.
+        InputError: another process has failed.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    check_agreement("", error)
 
 
 def check_agreement(fingerprint: str, error: Exception | None) -> None:
@@ -130,7 +151,7 @@ def make_mesh(group_size: int = 1, devices: Sequence[jax.Device] | None = None) 
     for members in slices.values():
         if len(members) % group_size:
             raise InputError(
-                f"normalization statistics over groups of {group_size} devices need TPU slices that "
+                f"statistics over groups of {group_size} devices need TPU slices that "
                 f"such groups divide, and a slice has {len(members)} devices: choose another "
                 "norm_batch_size"
             )

@@ -1,8 +1,9 @@
-"""Runs evaluate.py several times in one process, as one start takes seconds.
+"""Runs evaluate.py several times in one process, as one start takes seconds, and then a training.
 
 The devices of several processes alternate in the mesh, as they can on TPUs.
 
-Argument: a JSON list of argument lists. Prints a line "STATUS: n" to both streams after each run.
+Arguments: a JSON list of argument lists, and the working directory of the training. Prints a line
+"STATUS: n" to both streams after each run.
 """
 
 import json
@@ -14,7 +15,7 @@ import jax
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-first, *others = json.loads(sys.argv[1])
+(first, *others), workdir = json.loads(sys.argv[1]), sys.argv[2]
 
 from an_jax import parallel  # noqa: E402
 
@@ -34,6 +35,11 @@ except SystemExit as exit_:
     end(exit_.code)
 
 import evaluate  # noqa: E402
+from an_jax.errors import exit_status  # noqa: E402
+from an_jax.training import loop  # noqa: E402
+from tests.digits_runs import config  # noqa: E402
 
 for arguments in others:
     end(evaluate.main(arguments))
+training = config(dataset="folder", data_dir="folder")
+end(exit_status(lambda: loop.train(training, workdir)))

@@ -203,7 +203,7 @@ def test_unreadable_folder(tmp_path, check, monkeypatch):
     put(tmp_path, ["imagenet-a"])
     monkeypatch.setattr(tf.io.gfile, "listdir", refuse)
     out = check("imagenet-a")
-    assert re.search("imagenet-a wrong .* permission denied fix", out)
+    assert re.search("imagenet-a error .* permission denied; change the permissions$", out)
 
 
 def test_byte_order_mark_and_home_directory(tmp_path, check, monkeypatch):

@@ -375,6 +375,22 @@ def test_infinite_logits(fails, tmp_path):
     assert not (tmp_path / "out/results.json").exists()
 
 
+def test_a_lack_of_device_memory(fails, monkeypatch):
+    def run_out(*args, **options):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(evaluator.Evaluator, "__call__", run_out)
+    assert fails().startswith("error: out of device memory: lower --batch_size, which is 8 (RESOU")
+
+
+def test_a_file_system_that_fails(fails, monkeypatch):
+    def refuse(*args):
+        raise OSError(5, "Input/output error", "/data")
+
+    monkeypatch.setattr("an_jax.evaluation.inputs.open_image_set", refuse)
+    assert "/data'; wait until the network and the storage work" in fails()
+
+
 @pytest.mark.parametrize("where", ["out", "out/below"])
 def test_file_in_the_way(fails, tmp_path, where):
     (tmp_path / "out").touch()

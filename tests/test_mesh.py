@@ -89,5 +89,5 @@ def test_no_group_spans_two_slices(two_slices):
         assert_is_mesh(mesh, two_slices, group_size)
         for group in mesh.devices:
             assert len({device.slice_index for device in group}) == 1
-    with pytest.raises(InputError, match="groups of 32 devices .* a slice has 16 devices"):
+    with pytest.raises(InputError, match=r"groups of 32 devices .* a slice has 16 devices"):
         parallel.make_mesh(32, two_slices)

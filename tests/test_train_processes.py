@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from an_jax.errors import InputError
 from an_jax.training import loop
 from an_jax.training.log_files import read_lines
 from tests.digits_runs import CHANGES, NUM_STEPS, assert_same_end, config, read_last
@@ -84,16 +85,17 @@ def kill_while_saving(process, workdir):
 
 
 def test_two_processes_are_preempted_and_one_goes_on_and_is_killed(finished, tmp_path):
-    """SIGTERM reaches one of two processes: both save the same step and exit. One process resumes,
-    is killed while it saves, and is resumed: it ends with the bits of one that was not killed, and
-    with the results of a run that nothing interrupted, but for rounding."""
+    """Ctrl-C reaches one of two processes: both save the same step and exit. One process resumes,
+    in a pod of Kubernetes, refuses another run in its directory, is killed while it saves, and is
+    resumed: it ends with the bits of one that was not killed, and with the results of a run that
+    nothing interrupted, but for rounding."""
     workdir, not_killed = (epath.Path(tmp_path / name) for name in ("run", "not_killed"))
     flags = [f"--config.{name}={value}" for name, value in CHANGES.items()]
     flags = ["--config=configs/digits.py:bn", *flags, f"--workdir={workdir}"]
 
     pair = start_two("train.py", *flags)
     wait_for((workdir / "tensorboard").exists, pair[0])
-    pair[1].send_signal(signal.SIGTERM)
+    pair[1].send_signal(signal.SIGINT)
     (status, out, err), (other_status, other_out, other_err) = finish(*pair)
     assert (status, other_status) == (0, 0), err + other_err
     assert "Traceback" not in err + other_err
@@ -115,7 +117,13 @@ def test_two_processes_are_preempted_and_one_goes_on_and_is_killed(finished, tmp
     ):
         assert line["loss"] == pytest.approx(expected_line["loss"], rel=1e-5)
 
-    kill_while_saving(start("train.py", *flags, "--config.checkpoint_steps=1"), workdir)
+    (tmp_path / "kubernetes.py").write_text("raise Exception('no service account')")
+    pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "PYTHONPATH": str(tmp_path)}
+    process = start("train.py", *flags, "--config.checkpoint_steps=1", **pod)
+    wait_for((workdir / ".lock").exists, process)
+    with pytest.raises(InputError, match=f"is used by another run: process {process.pid} on "):
+        loop.train(config(), workdir)
+    kill_while_saving(process, workdir)
     loop.train(config(), workdir)
     assert_same_end(workdir, not_killed)
     assert not is_saving(workdir)
@@ -181,7 +189,8 @@ def test_full_disk(whole, tmp_path):
     error = err.splitlines()[-1]
     assert error.startswith(f"error: cannot write to {workdir}: File too large; ")
     assert (
-        "the last good checkpoint is step 12: make room, then run the same command again" in error
+        "the last good checkpoint is step 12: raise the limit on the size of files (ulimit -f), "
+        "then run the same command again" in error
     )
     ((status, out, err),) = finish(start("train.py", *arguments(workdir)))
     assert status == 0, err

@@ -93,8 +93,8 @@ def interrupt_after(monkeypatch, last_step, *signals):
     """Makes the next training receive signals after a step."""
     add = loop.StepWatch.add
 
-    def interrupted(watch, epoch, step, metrics):
-        add(watch, epoch, step, metrics)
+    def interrupted(watch, epoch, step, *args):
+        add(watch, epoch, step, *args)
         if step == last_step:
             for number in signals:
                 os.kill(os.getpid(), number)
@@ -211,6 +211,7 @@ def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
     card = ModelCard("resnet_20_bn", 10, Preprocessing(), {})
     for die_at in (0, 1):
         workdir, count = epath.Path(tmp_path / str(die_at)), iter(range(9))
+        workdir.mkdir()
 
         def write(path, content, die_at=die_at, count=count):
             if next(count) == die_at:
@@ -226,9 +227,15 @@ def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
         assert ModelCard.read(workdir) == card
 
 
-def test_corrupt_images_and_an_unwritable_picture_do_not_end_a_run(tmp_path, monkeypatch, capsys):
-    """Training continues after corrupt images and a failed write of curves.png. It also writes a
-    profile."""
+def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
+    """Training continues after corrupt images and failed writes of curves.png and TensorBoard's
+    log. It also writes a profile."""
+
+    def fail(*args):
+        raise tf.errors.UnavailableError(None, None, "HTTP response code 503")
+
+    monkeypatch.setattr(loop, "plot_curves", fail)
+    monkeypatch.setattr(tf.io.TFRecordWriter, "flush", fail)
     opened = loop.open_train_set("digits", "")
     encoded = list(opened.source.encoded)
     encoded[5], encoded[900] = SPOILT["text"], SPOILT["truncated_png"]
@@ -237,15 +244,17 @@ def test_corrupt_images_and_an_unwritable_picture_do_not_end_a_run(tmp_path, mon
     monkeypatch.setattr(loop, "open_train_set", lambda *args: spoilt)
     monkeypatch.setattr(profile, "FIRST_STEP", 1)
     workdir = epath.Path(tmp_path / "run")
-    (workdir / "curves.png").mkdir(parents=True)
-    (workdir / "config.json").write_text(config(profile_steps=2).to_json())
     loop.train(config(profile_steps=2), workdir)
     assert [line["skipped"] for line in curves.read_metrics(workdir)] == [2, 2]
     assert [line["step"] for line in read_lines(workdir / "steps.jsonl")] == [3, 4, 6, 8, 12]
     printed = capsys.readouterr()
     assert "skipped: train/0005.png is corrupt or no image" in printed.err
     assert "2 images skipped" in printed.out
-    assert "curves.png cannot be written" in printed.out
+    reason = (
+        "cannot be written: HTTP response code 503; wait until the network and the storage work"
+    )
+    assert printed.out.count(f"warning: curves.png {reason}") == 2
+    assert printed.out.count(f"warning: TensorBoard's log {reason}") == 1
     assert printed.out.count("profile written to") == 1
     (trace,) = (tmp_path / "run/profile").rglob("*.xplane.pb")
     assert b"step_num" in trace.read_bytes()

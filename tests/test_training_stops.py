@@ -1,8 +1,10 @@
 """Training runs in this process: errors that stop them, and files that these leave alone."""
 
 import dataclasses
+import errno
 import json
 import shutil
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from etils import epath
 
 from an_jax.checkpoint import ModelCard
 from an_jax.data.sources import ImageList
+from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.training import build, loop
 from an_jax.training.checkpoints import TrainCheckpoints
@@ -162,7 +165,8 @@ def test_an_unwritable_workdir_is_refused(tmp_path):
 
 
 def test_a_disk_that_is_too_full_for_a_checkpoint(tmp_path, monkeypatch):
-    """A lack of space is reported before anything is written. The earlier checkpoint stays."""
+    """A lack of space is reported before anything is written. The earlier checkpoint stays. The
+    advice fits the error."""
     state = new_state()
     with TrainCheckpoints(epath.Path(tmp_path), keep=2) as checkpoints:
         assert checkpoints.describe_last() == "no checkpoint is saved yet"
@@ -171,6 +175,17 @@ def test_a_disk_that_is_too_full_for_a_checkpoint(tmp_path, monkeypatch):
         usage = shutil.disk_usage(tmp_path)._replace(free=1_500_000)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
         message = r"cannot write to .*: 2 MB needed, 2 MB free; the last good checkpoint is step 1"
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=f"{message}: make room, then run the same command"):
             checkpoints.save(2, state)
+        monkeypatch.undo()
+        for error, advice in (
+            (OSError(errno.EIO, "Input/output error"), "step 1: wait until the network and the st"),
+            (tf.errors.UnavailableError(None, None, "code 503"), "step 1: wait until the network"),
+            (tf.errors.PermissionDeniedError(None, None, "code 403"), "step 1: change the permis"),
+            (ValueError("OS error 122: EDQUOT Disk quota exceeded"), "step 1: make room, then run"),
+            (ValueError("/no space left/0.zarr: lost"), "step 1: run the same command again"),
+        ):
+            monkeypatch.setattr(checkpoints._last, "save", mock.Mock(side_effect=error))
+            with pytest.raises(InputError, match=advice):
+                checkpoints.save(2, state)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]

@@ -1,17 +1,25 @@
-"""evaluate.py in two processes: the same numbers as in one, and a common end after an error."""
+"""Two processes: the same numbers as in one, and a common end after an error."""
 
+import io
 import json
 import re
+import shutil
+import signal
 from typing import NamedTuple
 
 import pytest
+import tensorflow_datasets as tfds
 
-from tests import fake_archives
+from an_jax.data.sets.class_index import imagenet_wnids
+from tests import fake_archives, fake_tfds
 from tests.processes import finish, start_two
 from tests.suite import entries, run
 
 DATASETS = ["imagenet-1k", "imagenet-1k-reassessed", "imagenet-sketch", "imagenet-o"]
-RUNS = ("whole", "resumed", "corrupt", "unwritable", "different")
+RUNS = (
+    *("whole", "resumed", "corrupt", "unwritable", "different"),
+    *("no_checkpoint", "damaged_info", "damaged_shard", "training"),
+)
 
 
 class Run(NamedTuple):
@@ -36,10 +44,45 @@ def bad_file(directory):
     return bad
 
 
+def prepare_tfds(here, there):
+    """imagenet-a for tfds in both directories; `there` it is damaged in two ways."""
+    examples = [
+        {"image": io.BytesIO(fake_archives.jpeg(i)), "label": 6, "file_name": f"{i}.jpg"}
+        for i in range(20)
+    ]
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(names=imagenet_wnids()),
+        "file_name": tfds.features.Text(),
+    }
+    fake_tfds.prepare(here / "info", "imagenet_a", "0.1.0", "test", features, examples)
+    for target in (here / "shard", there / "info", there / "shard"):
+        shutil.copytree(here / "info", target)
+    prepared = "imagenet_a/0.1.0"
+    (there / "info" / prepared / "dataset_info.json").write_text("{")
+    (shard,) = (there / "shard" / prepared).glob("*.tfrecord*")
+    shard.write_bytes(b"damaged" * 1000)
+
+
+def prepare_training(here, there):
+    """Class folders in both directories; `there` the training images cannot be read."""
+    for root in (here, there):
+        for i in range(20):  # ten classes, as in other tests, whose compiled step is used
+            for part in ("train", "val"):
+                path = root / "folder" / part / str(i % 10) / f"{i}.jpg"
+                fake_archives.write(path, fake_archives.jpeg(i))
+    for path in (there / "folder/train").glob("*/*.jpg"):
+        path.unlink()
+        path.mkdir()
+
+
 @pytest.fixture(scope="module")
 def runs(directory, bad_file, small_checkpoint, archives):
     """One job of two processes that runs the command once for each of RUNS."""
     here, there = directory / "here", directory / "there"
+    prepare_tfds(here, there)
+    prepare_training(here, there)
+    shutil.copytree(small_checkpoint, here / "only_here")
     fake_archives.make_all(here, heavy=False)
     fake_archives.make_all(there, heavy=False)
     first = min((there / "imagenet-a").glob("*/*.jpg"))
@@ -56,11 +99,20 @@ def runs(directory, bad_file, small_checkpoint, archives):
             *("--data_dir", ".", "--datasets", "imagenet-a"),
             *("--output_dir", directory / "different_out"),
         ),
+        "no_checkpoint": ("--checkpoint", "only_here", "--output_dir", directory / "no_checkpoint"),
+        **{
+            f"damaged_{name}": (
+                *("--data_dir", name, "--datasets", "imagenet-a"),
+                *("--output_dir", directory / f"damaged_{name}"),
+            )
+            for name in ("info", "shard")
+        },
     }
     given = ("--batch_size", 16, "--allow_partial", "--checkpoint", small_checkpoint)
-    commands = json.dumps([[*map(str, (*given, *changes[name]))] for name in RUNS])
+    commands = json.dumps([[*map(str, (*given, *changes[name]))] for name in RUNS[:-1]])
     script = "tests/evaluations_in_turn.py"
-    processes = finish(*start_two(script, commands, directories=(here, there)))
+    arguments = commands, directory / "run"
+    processes = finish(*start_two(script, *arguments, directories=(here, there)))
     assert [status for status, *_ in processes] == [0, 0], processes
     pieces = [re.split(r"STATUS: (\d)\n", text) for _, *texts in processes for text in texts]
     return {
@@ -116,12 +168,40 @@ def test_different_data(runs):
     assert all("process 1 does not see the same data as process 0" in err for err in errors)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_checkpoint", "error: no checkpoint at only_here: there is no such directory"),
+        ("damaged_info", "error: info/imagenet_a is damaged: .*Remove it and prepare it again"),
+        ("damaged_shard", "error: example 10 of imagenet_a/0.1.0 cannot be read: corrupted record"),
+        ("training", "error: the training images cannot be read: folder/train/.* is a directory"),
+    ],
+)
+def test_an_error_on_one_process_alone(runs, name, message):
+    """Both processes stop with one line, and at once."""
+    status, _, (err, other_err) = runs[name]
+    assert status == [1, 1]
+    assert re.search(r"error: .*stopped.*\bprocess\b.* has failed", err)
+    assert re.search(message, other_err)
+    assert "Traceback" not in err + other_err
+
+
 @pytest.mark.slow
 def test_exit_status_of_the_command(directory, bad_file, small_checkpoint):
     """Both processes exit after an error on one."""
     given = ("--batch_size", 16, "--allow_partial", "--checkpoint", small_checkpoint)
     given += ("--data_dir", directory / "corrupt", "--output_dir", directory / "exit_out")
     assert [status for status, *_ in finish(*start_two("evaluate.py", *given))] == [1, 1]
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_processes():
+    """jax would ignore it in a job, if it were not told otherwise."""
+    processes = start_two("tests/late_process.py")
+    for process in processes:
+        assert process.stdout.readline() == "connected\n"
+        process.send_signal(signal.SIGTERM)
+    assert [status for status, *_ in finish(*processes)] == [-signal.SIGTERM] * 2
 
 
 @pytest.mark.slow

@@ -2,8 +2,9 @@
 
     python -m an_jax.data.check --data_dir DATA [--datasets published|all|NAME,...]
 
-Prints one line per set: ok, partial, missing or wrong. Folders are listed; no image is read and
-nothing is downloaded. The exit status is 0 if all sets are ok, otherwise 1.
+Prints one line per set: ok, partial, missing, wrong, or error if it cannot be read. Folders are
+listed; no image is read and nothing is downloaded. The exit status is 0 if all sets are ok,
+otherwise 1.
 """
 
 import argparse
@@ -40,9 +41,10 @@ def report(test_sets: Sequence[str], data_dir: str) -> int:
     status = 0
     for finding in check(test_sets, data_dir):
         print(finding, flush=True)
-        if finding.status == "ok":
+        if finding.status != "ok":
+            status = 1
+        if finding.status in ("ok", "error"):  # the problem says what to do about an error
             continue
-        status = 1
         if finding.status != "missing":  # the defective files would be read first again
             print("    fix it, or remove it and get it again:")
         for line in download_instructions(finding.name, data_dir):

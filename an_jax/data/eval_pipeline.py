@@ -67,7 +67,7 @@ def eval_batches(
 
 def lockstep_batches(
     source: Source, batch_size: int, preprocessing: Preprocessing
-) -> Iterator[tuple[Batch, InputError | None]]:
+) -> Iterator[tuple[Batch, Exception | None]]:
     """Yields this process's batches, padded with empty ones to the same number on every process.
 
     Args:
@@ -88,13 +88,13 @@ def lockstep_batches(
     share = parallel.local_range(len(source))
     batches = eval_batches(source, share, rows, preprocessing)
     largest_share = max(map(len, parallel.process_ranges(len(source))))
-    error = None
+    error: Exception | None = None
     for _ in range(-(-largest_share // rows)):
         batch = None
         if error is None:
             try:
                 batch = next(batches, None)
-            except InputError as read_error:
+            except Exception as read_error:
                 error = read_error
         yield batch or empty, error
 

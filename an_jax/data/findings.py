@@ -26,7 +26,8 @@ class Finding:
 
     Attributes:
         name: name of the set.
-        status: "ok", "partial" (something is missing), "missing" (everything is) or "wrong".
+        status: "ok", "partial" (something is missing), "missing" (everything is), "wrong", or
+            "error" (it cannot be read, which may pass).
         counts: images and classes of an image set.
         where: the folder, or the data set that tfds prepared.
         problems: one line for each problem.
@@ -54,7 +55,7 @@ def summarize(group: str, findings: Sequence[Finding]) -> Finding:
     complete = [kind for kind, statuses in statuses_of.items() if statuses == {"ok"}]
 
     present = [f for kind, members in by_kind.items() if kind not in missing for f in members]
-    present.sort(key=lambda finding: finding.status != "wrong")
+    present.sort(key=lambda finding: finding.status not in ("wrong", "error"))
     problems = [f"{f.name}: {problem}" for f in present for problem in f.problems]
     if len(problems) > _MAX_PROBLEMS:
         num_more = len(problems) - _MAX_PROBLEMS
@@ -74,6 +75,7 @@ def summarize(group: str, findings: Sequence[Finding]) -> Finding:
 
 
 def _combine(statuses: set[str]) -> str:
-    if "wrong" in statuses:
-        return "wrong"
+    for status in ("wrong", "error"):
+        if status in statuses:
+            return status
     return statuses.pop() if len(statuses) == 1 else "partial"

@@ -14,7 +14,7 @@ import numpy as np
 from an_jax.data.sources import ImageList
 from an_jax.data.text_files import compose, read_text
 from an_jax.data.tf_on_cpu import explain, tf
-from an_jax.errors import InputError
+from an_jax.errors import InputError, file_errors
 
 # Those of torchvision's ImageFolder.
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -60,7 +60,7 @@ def check_data_directory(data_dir: str) -> None:
     """Raises InputError if a data directory does not exist or cannot be read."""
     try:
         is_there = is_directory(data_dir)
-    except tf.errors.OpError as error:
+    except file_errors() as error:
         raise InputError(f"data directory {data_dir} cannot be read: {explain(error)}") from error
     if not is_there:
         raise InputError(f"no data directory {data_dir}")

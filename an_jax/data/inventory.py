@@ -11,10 +11,8 @@ from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet
 from an_jax.data.sets.opening import find_folder, open_image_set
 from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.data.sources import ImageList, TfdsSplit
-from an_jax.data.tf_on_cpu import tf
-from an_jax.errors import InputError, NotThereError
-
-_ERRORS = (InputError, tf.errors.OpError)  # the latter: a file or folder cannot be read
+from an_jax.data.tf_on_cpu import explain
+from an_jax.errors import InputError, NotThereError, file_errors
 
 
 def inspect_image_set(name: str, data_dir: str) -> Finding:
@@ -24,9 +22,9 @@ def inspect_image_set(name: str, data_dir: str) -> Finding:
         source = open_image_set(name, data_dir, allow_partial=True)
     except NotThereError as error:
         return Finding(name, "missing", _counts(image_set), problems=[str(error)])
-    except _ERRORS as error:
-        hint = _suggest_subset(name, data_dir)
-        return Finding(name, "wrong", _counts(image_set), problems=[f"{error}{hint}"])
+    except file_errors(InputError) as error:
+        problem, hint = _explain(error), _suggest_subset(name, data_dir)
+        return Finding(name, _status(error), _counts(image_set), problems=[f"{problem}{hint}"])
     files = source.videos if isinstance(source, VideoList) else source
     if isinstance(files, TfdsSplit):
         num_classes, class_problems = None, []
@@ -48,6 +46,15 @@ def inspect_image_set(name: str, data_dir: str) -> Finding:
     is_wrong = num_missing < 0 or (image_set.is_named_by_label and class_problems)
     status = "wrong" if is_wrong else "partial" if problems else "ok"
     return Finding(name, status, _counts(image_set, len(source), num_classes), where, problems)
+
+
+def _status(error: Exception) -> str:
+    """Tells what the file system refuses from what the user has to replace."""
+    return "error" if isinstance(error.__cause__ or error, file_errors()) else "wrong"
+
+
+def _explain(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else explain(error)
 
 
 def _counts(
@@ -89,7 +96,7 @@ def _suggest_subset(name: str, data_dir: str) -> str:
     try:
         root = find_folder(IMAGE_SETS[name], data_dir)
         folders = set(list_directory(root)) if root else set()
-    except tf.errors.OpError:  # this error is reported already
+    except file_errors():  # this error is reported already
         return ""
     labels = {label for label, wnid in enumerate(imagenet_wnids()) if wnid in folders}
     matching = [other for other in SUBSETS if labels and labels <= {*subset(other)}]
@@ -110,8 +117,8 @@ def inspect_real_labels(data_dir: str) -> Finding:
             where = real_labels.REAL_JSON
     except NotThereError as error:
         return Finding(name, "missing", _label_counts(0, None), problems=[str(error)])
-    except _ERRORS as error:
-        return Finding(name, "wrong", _label_counts(0, None), problems=[str(error)])
+    except file_errors(InputError) as error:
+        return Finding(name, _status(error), _label_counts(0, None), problems=[_explain(error)])
     counts = _label_counts(num_entries, num_labelled)
     if all(count.actual in (None, count.expected) for count in counts):
         return Finding(name, "ok", counts, where)

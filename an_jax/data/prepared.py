@@ -4,7 +4,7 @@ import posixpath
 
 from an_jax.data.folders import is_directory, list_directory
 from an_jax.data.sources import TfdsSplit
-from an_jax.errors import InputError
+from an_jax.errors import InputError, file_errors, one_line
 
 
 def open_tfds(name: str, split: str, data_dir: str, feature: str = "image") -> TfdsSplit | None:
@@ -31,6 +31,13 @@ def open_tfds(name: str, split: str, data_dir: str, feature: str = "image") -> T
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(
             f"{data_dir}/{name} is an incomplete data set: remove it and prepare it again"
+        ) from error
+    except file_errors():
+        raise
+    except Exception as error:  # the parser of dataset_info.json raises many types
+        reason = one_line(error).rpartition('}": ')[2][:200].rstrip(".")  # without tfds's preface
+        raise InputError(
+            f"{data_dir}/{name} is damaged: {reason}. Remove it and prepare it again"
         ) from error
     prepared = [v for v in list_directory(directory) if tfds.core.Version.is_valid(v)]
     if prepared and str(builder.version) not in prepared:

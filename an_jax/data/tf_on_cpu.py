@@ -6,6 +6,8 @@ All modules import TensorFlow from here.
 import os
 import re
 
+from an_jax.errors import with_advice
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # not used here, and it prints a notice
 
@@ -26,12 +28,12 @@ tf.config.set_visible_devices([], "TPU")
 __all__ = ["explain", "tf", "without_autotune"]
 
 
-def explain(error: tf.errors.OpError) -> str:
-    """Returns the file system's or decoder's reason; TensorFlow describes the pipeline first."""
-    line = re.sub(
-        r"\{\{.*?\}\} | \[.*", "", (error.message or type(error).__name__).splitlines()[0]
-    )
-    return re.sub(r"^.*Iterator::\S+: ", "", line)
+def explain(error: Exception) -> str:
+    """Returns the reason of a file system or decoder, and what to do about it if that is known."""
+    message = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    # TensorFlow describes the pipeline first.
+    line = re.sub(r"\{\{.*?\}\} | \[.*", "", (message or type(error).__name__).splitlines()[0])
+    return with_advice(error, re.sub(r"^.*Iterator::\S+: ", "", line))
 
 
 def without_autotune(dataset: tf.data.Dataset) -> tf.data.Dataset:

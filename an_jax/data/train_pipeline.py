@@ -10,7 +10,7 @@ from an_jax.data.images import cropping, decoding
 from an_jax.data.images.augmentation import draw, plan_augmented
 from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.tf_on_cpu import explain, tf, without_autotune
-from an_jax.errors import InputError
+from an_jax.errors import InputError, file_errors
 from an_jax.zoo import Preprocessing
 
 PLANNED_AT_ONCE = 32  # images; enough to spread the fixed cost of each op
@@ -167,5 +167,5 @@ def _read(dataset: tf.data.Dataset) -> Iterator[Any]:
     """Yields the elements. Raises InputError where a file cannot be read at all."""
     try:
         yield from dataset.as_numpy_iterator()
-    except tf.errors.OpError as error:
+    except file_errors() as error:
         raise InputError(f"the training images cannot be read: {explain(error)}") from error

@@ -47,7 +47,7 @@ class DispatchedStep(NamedTuple):
     """
 
     batch: Batch
-    error: InputError | None
+    error: Exception | None
     counts: Counts
     classes: dict[str, jax.Array]
     confidence: dict[str, jax.Array]
@@ -182,7 +182,7 @@ def _delay(items: Iterable[T], count: int) -> Iterator[T]:
 
 
 def _check(step: DispatchedStep, title: str) -> None:
-    """Raises InputError on every process if any has failed or logits are not finite."""
+    """Raises an error on every process if any has failed or logits are not finite."""
     if step.counts.failed:
         raise step.error or InputError(f"{title}: stopped, since another process has failed")
     if step.counts.not_finite:

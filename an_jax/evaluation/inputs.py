@@ -16,7 +16,7 @@ from an_jax.data.sets.opening import Source, open_image_set
 from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sets.test_sets import TEST_SETS, TestSet
 from an_jax.data.sources import ImageList
-from an_jax.errors import InputError, NotThereError, check_utf8
+from an_jax.errors import InputError, NotThereError, check_utf8, with_advice
 from an_jax.evaluation.prediction_files import predictions_directory
 from an_jax.evaluation.scoring import References
 from an_jax.files import check_destination, restore_interrupted
@@ -123,11 +123,8 @@ def open_inputs(checkpoints: dict[str, Path], settings: Settings) -> Inputs:
         InputError: on every process, if a checkpoint or test set is missing or invalid, the output
             directory cannot be written, or the processes see different data.
     """
-    try:
+    with parallel.failing_together():
         inputs = _open(checkpoints, settings)
-    except InputError as error:
-        parallel.check_agreement("", error)
-        raise
     fingerprints = [source.fingerprint for source in inputs.sources.values()]
     parallel.check_agreement(str(fingerprints), None)
     parallel.on_main_process(functools.partial(_make_output, checkpoints, settings.output_dir))
@@ -214,4 +211,4 @@ def _make_output(checkpoints: dict[str, Path], output_dir: Path) -> None:
             (directory / ".writable").touch()
             (directory / ".writable").unlink()
         except OSError as error:
-            raise InputError(f"cannot write to {directory}: {error}") from error
+            raise InputError(f"cannot write to {directory}: {with_advice(error)}") from error

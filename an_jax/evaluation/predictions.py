@@ -104,7 +104,7 @@ class Predictions:
         """
         classes, confidence = self.classes[space], self.confidence[space]
         ranks = range(1, classes.shape[1] + 1)
-        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        with replacing(path) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             header = [*(f"top{i}" for i in ranks), *(f"prob{i}" for i in ranks)]
             writer.writerow(["filename", "label", *header])

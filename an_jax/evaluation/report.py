@@ -46,7 +46,7 @@ def write_report(results: list[Result], output_dir: Path) -> str:
     }
     for name, content in files.items():
         with _open_for_writing(output_dir / name) as path:
-            path.write_text(content, newline="\n")
+            path.write_bytes(content.encode())
     for name, figure in plots.figures(results).items():
         with _open_for_writing(output_dir / name) as path:
             figure.savefig(path, format="png", dpi=150)

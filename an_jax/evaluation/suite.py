@@ -15,6 +15,7 @@ from an_jax.evaluation.inputs import Inputs, Model, Settings
 from an_jax.evaluation.prediction_files import PredictionFiles, make_keys, predictions_directory
 from an_jax.evaluation.result import Result
 from an_jax.evaluation.scoring import score
+from an_jax.out_of_memory import explain_lack_of_memory
 
 
 def evaluate_models(inputs: Inputs, settings: Settings) -> Iterator[list[Result]]:
@@ -29,7 +30,8 @@ def evaluate_models(inputs: Inputs, settings: Settings) -> Iterator[list[Result]
     """
     mesh = parallel.make_mesh()
     for model in inputs.models:
-        split = functional.split(load_model(model.path, dtype=jnp.dtype(settings.dtype)))
+        with parallel.failing_together():
+            split = functional.split(load_model(model.path, dtype=jnp.dtype(settings.dtype)))
         keys = make_keys(
             split.params | split.batch_stats,
             model.card.model,
@@ -62,13 +64,14 @@ def _predict(
     for image_set, source in sources.items():
         is_saved = parallel.is_main_process() and files.find(image_set) is not None
         if not parallel.broadcast_flag(is_saved):
-            predictions = evaluate(
-                params,
-                batch_stats,
-                source,
-                title=f"{model.name} on {image_set}",
-                is_cropped=IMAGE_SETS[image_set].is_cropped,
-            )
+            with explain_lack_of_memory("--batch_size", settings.batch_size):
+                predictions = evaluate(
+                    params,
+                    batch_stats,
+                    source,
+                    title=f"{model.name} on {image_set}",
+                    is_cropped=IMAGE_SETS[image_set].is_cropped,
+                )
             parallel.on_main_process(functools.partial(files.save, image_set, predictions))
         if settings.save_predictions:
             parallel.on_main_process(functools.partial(files.write_csv, image_set))

@@ -15,6 +15,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 from an_jax import parallel
 from an_jax.checkpoint import BEST, RANKINGS, STEPS, WEIGHTS
 from an_jax.errors import InputError, one_line
+from an_jax.training.messages import how_to_resume
 from an_jax.training.step import TrainState
 
 OPTIMIZER = "optimizer"
@@ -129,7 +130,10 @@ class TrainCheckpoints:
         return f"the last good checkpoint is step {max(steps)}"
 
     def _check_room(self, arrays: Any) -> None:
-        """Raises OSError or InputError before anything is written if the disk is too full."""
+        """Raises OSError before anything is written if the disk is too full.
+
+        Raises InputError on all processes but the main one.
+        """
         if not str(self._last.directory).startswith("/"):
             return  # a bucket has no limit
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
@@ -137,7 +141,8 @@ class TrainCheckpoints:
         def check() -> None:
             free = shutil.disk_usage(self._last.directory).free
             if free < 1.1 * needed:
-                raise OSError(f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free")
+                megabytes = f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free"
+                raise OSError(f"no space left: {megabytes}")
 
         parallel.on_main_process(check)
 
@@ -146,13 +151,15 @@ class TrainCheckpoints:
         """Turns any error of a write into an InputError."""
         try:
             yield
+        except InputError:
+            raise
         except Exception as error:  # orbax and tensorstore raise many types for a full disk
             # The system's reason comes last. A bucket's server adds a page of text.
             text = re.sub(" with body '.*'", "", one_line(error))
             reason = text.split(" [")[0].rpartition(": ")[2]
             raise InputError(
                 f"cannot write to {self._last.directory.parent}: {reason}; "
-                f"{self.describe_last()}: make room, then run the same command again to resume"
+                f"{self.describe_last()}: {how_to_resume(error)}"
             ) from error
 
     def __enter__(self) -> "TrainCheckpoints":

@@ -11,8 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from etils import epath
 
 from an_jax.data.tf_on_cpu import tf
-from an_jax.errors import InputError
+from an_jax.errors import InputError, file_errors, one_line, with_advice
 from an_jax.files import is_remote, write_atomically
+from an_jax.training.messages import how_to_resume, say
 
 EPOCHS, STEPS, PARTS = "metrics.jsonl", "steps.jsonl", "steps"
 INTERVAL = 10.0  # seconds between writes to a bucket, which are whole objects and take long
@@ -54,6 +55,7 @@ class LogFiles:
         self._changed: set[epath.Path] = set()
         self._events: list[bytes] = []
         self._last_write = 0.0
+        self._has_reported = False
         self._thread = ThreadPoolExecutor(1, "log")
         self._jobs: deque[Future] = deque()
         with self._explain_errors():
@@ -134,13 +136,19 @@ class LogFiles:
             path.parent.mkdir(exist_ok=True)
             with path.open("w" if self._is_in_bucket else "a") as file:
                 file.write(text)
-        for event in events:
-            self._records.write(event)
-        self._records.flush()
+        with self._reporting_errors():
+            for event in events:
+                self._records.write(event)
+            self._records.flush()
 
     def _begin_events(self) -> None:
-        self._records.close()
-        self._open_events()
+        with self._reporting_errors():
+            self._records.close()
+            self._open_events()
+
+    def _end_events(self) -> None:
+        with self._reporting_errors():
+            self._records.close()
 
     def submit(self, job: Callable[[], None]) -> None:
         """Lets the thread run a job after the earlier ones. Raises InputError if one failed."""
@@ -153,7 +161,7 @@ class LogFiles:
         """Waits until everything is written. Raises InputError if it cannot be."""
         try:
             self.write()
-            self.submit(self._records.close)
+            self.submit(self._end_events)
         finally:
             self._thread.shutdown()
         with self._explain_errors():
@@ -164,11 +172,20 @@ class LogFiles:
     def _explain_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, tf.errors.OpError) as error:
+        except file_errors() as error:
             raise InputError(
-                f"cannot write to {self._workdir}: {error}; make room, then run the same "
-                "command again to resume"
+                f"cannot write to {self._workdir}: {one_line(error)}; {how_to_resume(error)}"
             ) from error
+
+    @contextlib.contextmanager
+    def _reporting_errors(self) -> Iterator[None]:
+        """Reports the first error of TensorBoard's log, which does not end the training."""
+        try:
+            yield
+        except file_errors() as error:
+            if not self._has_reported:
+                say(f"warning: TensorBoard's log cannot be written: {with_advice(error)}")
+            self._has_reported = True
 
 
 def _json_line(line: dict) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 
 import jax
 import ml_collections
@@ -11,20 +10,22 @@ from etils import epath
 from an_jax import functional, parallel
 from an_jax.checkpoint import ModelCard
 from an_jax.data.sets.train_sets import TrainSet, open_train_set
-from an_jax.data.train_pipeline import Augmentation, TrainBatch, steps_per_epoch, train_batches
+from an_jax.data.train_pipeline import steps_per_epoch
 from an_jax.devices import describe_devices
-from an_jax.errors import InputError
+from an_jax.errors import InputError, file_errors, with_advice
 from an_jax.files import absolute
+from an_jax.out_of_memory import explain_lack_of_memory
 from an_jax.progress import progress_bar
+from an_jax.training.batches import epoch_batches
 from an_jax.training.build import build, make_card
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.config import check_config, eval_batch_size
 from an_jax.training.curves import plot_curves
 from an_jax.training.input_wait import InputWait
+from an_jax.training.lock import RunLock
 from an_jax.training.log import RunLog, epoch_metrics, is_best
-from an_jax.training.memory import explain_lack_of_memory
 from an_jax.training.messages import describe_best, describe_epoch, describe_run, say
-from an_jax.training.norm_groups import NormGroups, make_norm_groups
+from an_jax.training.norm_groups import make_norm_groups
 from an_jax.training.preemption import Preempted, Preemption
 from an_jax.training.profile import Profile
 from an_jax.training.watch import StepWatch
@@ -49,33 +50,33 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
     train_set = _open_train_set(config)
     card = make_card(config, train_set)
     workdir = absolute(workdir)
-    parallel.on_main_process(lambda: open_workdir(workdir, config, card))
-    _check_workdir_is_shared(workdir, config)
-    with TrainCheckpoints(workdir, config.keep_checkpoints) as checkpoints:
-        _run(config, workdir, card, train_set, checkpoints)
+    with RunLock(workdir) as lock:
+        parallel.on_main_process(lambda: open_workdir(workdir, config, card))
+        _check_workdir_is_shared(workdir, config)
+        with TrainCheckpoints(workdir, config.keep_checkpoints) as checkpoints:
+            _run(config, workdir, card, train_set, checkpoints, lock)
 
 
 def _open_train_set(config: ml_collections.ConfigDict) -> TrainSet:
     """Raises InputError unless all processes can open the same training set."""
-    try:
+    with parallel.failing_together():
         train_set = open_train_set(config.dataset, config.data_dir)
         if len(train_set.source) < jax.process_count():
             raise InputError("there are fewer training images than processes")
-    except InputError as error:
-        parallel.check_agreement("", error)  # tells the other processes
-        raise
     parallel.check_agreement(train_set.fingerprint, None)
     return train_set
 
 
 def _check_workdir_is_shared(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
     """Raises InputError unless all processes have the same configuration and working directory."""
-    written, error = "", None
-    try:
-        written = (workdir / CONFIG).read_text()
-    except OSError as os_error:
-        error = InputError(f"{workdir} must be the same directory for all processes: {os_error}")
-    parallel.check_agreement(config.to_json() + written, error)
+    with parallel.failing_together():
+        try:
+            written = (workdir / CONFIG).read_text()
+        except file_errors() as error:
+            raise InputError(
+                f"{workdir} must be the same directory for all processes: {with_advice(error)}"
+            ) from error
+    parallel.check_agreement(config.to_json() + written, None)
 
 
 def _run(
@@ -84,6 +85,7 @@ def _run(
     card: ModelCard,
     train_set: TrainSet,
     checkpoints: TrainCheckpoints,
+    lock: RunLock,
 ) -> None:
     groups = make_norm_groups(config.batch_size, config.norm_batch_size, jax.device_count())
     mesh = parallel.make_mesh(groups.num_devices)
@@ -94,13 +96,15 @@ def _run(
     # 2. otherwise from the weights of the checkpoint config.init_from, if that is set;
     # 3. otherwise from random weights.
     init_from = config.init_from if checkpoints.last_step is None else ""
-    schedule, train_step, state, validate = build(
-        config, card, train_set, mesh, groups.num_micro_batches, init_from
-    )
+    with parallel.failing_together():
+        schedule, train_step, state, validate = build(
+            config, card, train_set, mesh, groups.num_micro_batches, init_from
+        )
     state = checkpoints.restore_last(state)
     start = step = int(state.step)  # updates made
 
-    log = RunLog(workdir, step, is_writer=parallel.is_main_process())
+    with parallel.failing_together():
+        log = RunLog(workdir, step, is_writer=parallel.is_main_process())
     say(
         describe_run(
             config,
@@ -136,13 +140,15 @@ def _run(
     )
     first_epoch = (step if is_evaluated else step - 1) // steps
     preemption = Preemption()
-    enough_memory = explain_lack_of_memory("batch_size", config.batch_size)
+    enough_memory = explain_lack_of_memory("--config.batch_size", config.batch_size)
     try:
         with log, progress, profile, preemption, enough_memory:
             for epoch in range(first_epoch, config.num_epochs):
                 epoch_began = time.perf_counter()
-                batches = _batches(config, card, train_set, groups, epoch, step - epoch * steps)
-                for batch in input_wait.measure(batches):
+                batches = epoch_batches(
+                    config, card, train_set, groups, epoch, step - epoch * steps, lock.check
+                )
+                for batch, error in input_wait.measure(batches):
                     watch.skip(batch.skipped)
                     profile.before_step(step - start)
                     if step == start:
@@ -154,7 +160,7 @@ def _run(
                     if step == start:
                         say(f"compiled in {time.perf_counter() - step_began:.1f} s; training")
                     step += 1
-                    watch.add(epoch + 1, step, metrics)
+                    watch.add(epoch + 1, step, metrics, error)
 
                     is_preempted = preemption.requested(step)
                     is_last = step == (epoch + 1) * steps
@@ -166,7 +172,7 @@ def _run(
 
                 with (
                     preemption.stopping_at_once(),
-                    explain_lack_of_memory("eval_batch_size", eval_batch_size(config)),
+                    explain_lack_of_memory("--config.eval_batch_size", eval_batch_size(config)),
                 ):
                     scores = validate(state.params, state.batch_stats)
                 # Save the weights before logging the epoch: a logged epoch is not evaluated again.
@@ -184,31 +190,9 @@ def _run(
         say(f"{preemption.reason}: saved at step {step}; run the same command again to resume")
 
 
-def _batches(
-    config: ml_collections.ConfigDict,
-    card: ModelCard,
-    train_set: TrainSet,
-    groups: NormGroups,
-    epoch: int,
-    first_step: int,
-) -> Iterator[TrainBatch]:
-    """Returns this process's batches of an epoch from a step on."""
-    share = parallel.local_range(config.batch_size)
-    return train_batches(
-        train_set.source,
-        groups.rows(config.batch_size),
-        slice(share.start, share.stop),
-        card.preprocessing,
-        Augmentation(tuple(config.crop_scale), config.horizontal_flip),
-        seed=config.seed,
-        epoch=epoch,
-        first_step=first_step,
-    )
-
-
 def _plot_curves(workdir: epath.Path) -> None:
     """Draws curves.png; a failure does not end the training."""
     try:
         plot_curves([workdir], workdir / "curves.png")
-    except OSError as error:
-        say(f"curves.png cannot be written: {error}")
+    except Exception as error:  # also of matplotlib
+        say(f"warning: curves.png cannot be written: {with_advice(error)}")

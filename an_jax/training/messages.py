@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from an_jax import parallel
 from an_jax.checkpoint import ModelCard
+from an_jax.errors import advise
 from an_jax.training.norm_groups import NormGroups
 
 
@@ -16,6 +17,12 @@ def say(text: str) -> None:
     """Prints a line above the progress bar, on process 0."""
     if parallel.is_main_process():
         tqdm.write(text)
+
+
+def how_to_resume(error: Exception) -> str:
+    """Says what to do after an error of a file system that has ended the run."""
+    advice, again = advise(error), "run the same command again to resume"
+    return f"{advice}, then {again}" if advice else again
 
 
 def silence_failed_saves() -> None:

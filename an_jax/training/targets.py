@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+FAILED = -1  # label of the images of a process that has failed; makes the loss NaN
+
 
 def smooth_targets(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
     """Returns the target probabilities of label smoothing (Szegedy et al., 2016).
 
     Args:
-        labels: int [N].
+        labels: int [N]; the targets of FAILED are NaN.
         num_classes: number of classes C.
         smoothing: share of the target, in [0, 1), that is spread evenly over all classes.
 
@@ -19,7 +21,8 @@ def smooth_targets(labels: jax.Array, num_classes: int, smoothing: float) -> jax
     # optax.smooth_labels rounds twice.
     off = smoothing / num_classes
     is_label = jax.nn.one_hot(labels, num_classes, dtype=bool)
-    return jnp.where(is_label, jnp.float32(1 - smoothing + off), jnp.float32(off))
+    targets = jnp.where(is_label, jnp.float32(1 - smoothing + off), jnp.float32(off))
+    return jnp.where((labels == FAILED)[:, None], jnp.nan, targets)
 
 
 def mixup(

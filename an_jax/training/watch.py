@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from an_jax import parallel
 from an_jax.errors import InputError
 from an_jax.training.input_wait import InputWait, Shares
 from an_jax.training.log import RunLog
@@ -59,6 +60,7 @@ class StepWatch:
         self._window_began: tuple[float, int] | None = None  # at this time, after this step
         self._last_wait = "?"  # of the last line
         self._skipped = 0
+        self._error: Exception | None = None
 
     def skip(self, names: list[str]) -> None:
         """Counts images that cannot be decoded, and prints their names."""
@@ -71,12 +73,20 @@ class StepWatch:
         count, self._skipped = self._skipped, 0
         return count
 
-    def add(self, epoch: int, step: int, metrics: Metrics) -> None:
+    def add(self, epoch: int, step: int, metrics: Metrics, error: Exception | None = None) -> None:
         """Takes the metrics of a step that was just dispatched; `step` includes it.
 
+        Args:
+            epoch, step: numbers, from 1.
+            metrics: metrics of the step.
+            error: the error of this process, if it has failed.
+
         Raises:
-            InputError: the loss of an earlier step is NaN or infinite.
+            InputError: the loss of an earlier step is NaN or infinite, or another process has
+                failed.
+            Exception: `error`, once the other processes know of it.
         """
+        self._error = error
         shares = self._input_wait.take() if step % self._log_steps == 0 else None
         self._dispatched.append((epoch, step, metrics, shares))
         if len(self._dispatched) > 2:
@@ -96,6 +106,9 @@ class StepWatch:
         epoch, step, metrics, shares = self._dispatched.popleft()
         loss, top1 = float(metrics.loss), float(metrics.top1)
         if not math.isfinite(loss):
+            with parallel.failing_together():  # see `epoch_batches`
+                if self._error is not None:
+                    raise self._error
             raise InputError(
                 f"the loss is {loss} at step {step} (epoch {epoch}): lower the learning rate; "
                 f"{self._describe_last_checkpoint()}"

@@ -7,7 +7,7 @@ import ml_collections
 from etils import epath
 
 from an_jax.checkpoint import BEST, CARD, STEPS, ModelCard
-from an_jax.errors import InputError
+from an_jax.errors import InputError, file_errors, with_advice
 from an_jax.files import write_atomically
 from an_jax.training.config import default_config
 from an_jax.training.log_files import EPOCHS, PARTS
@@ -30,14 +30,13 @@ CHANGEABLE = {
 
 
 def open_workdir(workdir: epath.Path, config: ml_collections.ConfigDict, card: ModelCard) -> None:
-    """Makes the directory, or checks that its run has the same configuration and data.
+    """Fills a new directory, or checks that its run has the same configuration and data.
 
     Raises:
         InputError: the directory holds something else, or cannot be written.
     """
     fields = json.loads(config.to_json())
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         _check_foreign(workdir)
         if any((workdir / STEPS).glob("[0-9]*")):
             _check_same_run(workdir, fields, card)
@@ -45,8 +44,8 @@ def open_workdir(workdir: epath.Path, config: ml_collections.ConfigDict, card: M
         card.write(workdir)
     except json.JSONDecodeError as error:
         raise InputError(f"{workdir / CONFIG} is damaged: {error}") from error
-    except OSError as error:
-        raise InputError(f"cannot write to {workdir}: {error}") from error
+    except file_errors() as error:
+        raise InputError(f"cannot write to {workdir}: {with_advice(error)}") from error
 
 
 def _check_foreign(workdir: epath.Path) -> None:

@@ -10,7 +10,7 @@ import posixpath
 from an_jax.data.sets.image_sets import PERTURBATIONS
 from an_jax.data.text_files import read_text
 from an_jax.data.tf_on_cpu import explain, tf
-from an_jax.errors import InputError
+from an_jax.errors import InputError, file_errors
 
 KEYS = ("flip_probability", "top5_distance")
 
@@ -31,7 +31,7 @@ def read_alexnet_p(data_dir: str) -> dict[str, dict[str, float]] | None:
             return None
         content = json.loads(read_text(path))
         return {key: {p: float(content[key][p]) for p in PERTURBATIONS} for key in KEYS}
-    except tf.errors.OpError as error:
+    except file_errors() as error:
         raise InputError(f"{path} cannot be read: {explain(error)}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(

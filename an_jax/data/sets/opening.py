@@ -18,7 +18,7 @@ from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet
 from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.tf_on_cpu import explain, tf
-from an_jax.errors import InputError, NotThereError
+from an_jax.errors import InputError, NotThereError, file_errors
 
 Source = ImageList | TfdsSplit | VideoList
 
@@ -45,7 +45,7 @@ def open_image_set(name: str, data_dir: str | None, allow_partial: bool) -> Sour
     check_data_directory(data_dir)
     try:
         source = _open_directory(image_set, data_dir)
-    except tf.errors.OpError as error:
+    except file_errors() as error:
         raise InputError(f"{name} in {data_dir} cannot be read: {explain(error)}") from error
     if source is None:
         prepared = f" or a tfds-prepared {image_set.tfds_name}/" if image_set.tfds_name else ""

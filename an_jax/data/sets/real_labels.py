@@ -9,7 +9,7 @@ from an_jax.data.prepared import open_tfds
 from an_jax.data.sources import TfdsSplit
 from an_jax.data.text_files import read_text
 from an_jax.data.tf_on_cpu import explain, tf
-from an_jax.errors import InputError, NotThereError
+from an_jax.errors import InputError, NotThereError, file_errors
 
 NUM_IMAGES = 50_000
 REAL_JSON = "imagenet-1k/real.json"  # relative to the data directory
@@ -49,7 +49,7 @@ def read_real_labels(data_dir: str) -> list[list[int]]:
         if isinstance(labels_source, str):
             return _read_json(labels_source)
         return _read_tfds(labels_source)
-    except tf.errors.OpError as error:
+    except file_errors() as error:
         reason = explain(error)
         raise InputError(f"ReaL's labels in {data_dir} cannot be read: {reason}") from error
 

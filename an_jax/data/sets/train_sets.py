@@ -23,8 +23,8 @@ from an_jax.data.sets.opening import Source, open_image_set
 from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.text_files import compose
-from an_jax.data.tf_on_cpu import explain, tf
-from an_jax.errors import InputError, NotThereError
+from an_jax.data.tf_on_cpu import explain
+from an_jax.errors import InputError, NotThereError, file_errors
 
 IMAGENET_SIZE = 1_281_167
 
@@ -159,5 +159,5 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
         if isinstance(train_set.val_source, ImageList):
             check_files(train_set.val_source)
         return train_set
-    except tf.errors.OpError as error:
+    except file_errors() as error:
         raise InputError(f"{name} in {data_dir} cannot be read: {explain(error)}") from error
