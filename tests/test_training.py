@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -229,10 +230,25 @@ def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
 
 def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
     """Training continues after corrupt images and failed writes of curves.png and TensorBoard's
-    log. It also writes a profile."""
+    log. It also writes a profile, and reads the next epoch's images before a validation ends."""
+    begun, read, validate = [], loop.epoch_batches, validation.Validation.__call__
 
     def fail(*args):
         raise tf.errors.UnavailableError(None, None, "HTTP response code 503")
+
+    def read_epoch(*args, check):
+        begun.append(args[-2])
+        yield from read(*args, check=check)
+
+    def validate_late(*args):
+        deadline = time.monotonic() + 10
+        while len(begun) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert begun == [0, 1]
+        return validate(*args)
+
+    monkeypatch.setattr(loop, "epoch_batches", read_epoch)
+    monkeypatch.setattr(validation.Validation, "__call__", validate_late)
 
     monkeypatch.setattr(loop, "plot_curves", fail)
     monkeypatch.setattr(tf.io.TFRecordWriter, "flush", fail)

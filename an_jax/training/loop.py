@@ -1,5 +1,6 @@
 """The training loop: epochs of steps, each followed by a checkpoint and an evaluation."""
 
+import functools
 import os
 import time
 
@@ -16,7 +17,7 @@ from an_jax.errors import InputError, file_errors, with_advice
 from an_jax.files import absolute
 from an_jax.out_of_memory import explain_lack_of_memory
 from an_jax.progress import progress_bar
-from an_jax.training.batches import epoch_batches
+from an_jax.training.batches import begin, epoch_batches
 from an_jax.training.build import build, make_card
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.config import check_config, eval_batch_size
@@ -139,15 +140,15 @@ def _run(
         step == 0 or any(line["step"] == step for line in log.epochs)
     )
     first_epoch = (step if is_evaluated else step - 1) // steps
+    open_epoch = functools.partial(epoch_batches, config, card, train_set, groups, check=lock.check)
     preemption = Preemption()
     enough_memory = explain_lack_of_memory("--config.batch_size", config.batch_size)
     try:
         with log, progress, profile, preemption, enough_memory:
+            upcoming = None
             for epoch in range(first_epoch, config.num_epochs):
                 epoch_began = time.perf_counter()
-                batches = epoch_batches(
-                    config, card, train_set, groups, epoch, step - epoch * steps, lock.check
-                )
+                batches = upcoming or open_epoch(epoch, step - epoch * steps)
                 for batch, error in input_wait.measure(batches):
                     watch.skip(batch.skipped)
                     profile.before_step(step - start)
@@ -170,6 +171,8 @@ def _run(
                     if is_preempted:
                         raise Preempted
 
+                if epoch + 1 < config.num_epochs:  # read while the devices validate
+                    upcoming = begin(open_epoch(epoch + 1, 0))
                 with (
                     preemption.stopping_at_once(),
                     explain_lack_of_memory("--config.eval_batch_size", eval_batch_size(config)),
