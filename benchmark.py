@@ -16,11 +16,11 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import config_flags
 
 from an_jax.errors import InputError, exit_status
@@ -38,6 +38,14 @@ USED_FLAGS = {
     "--mode=startup": {"mode", "json", "repeats", "models", "images"},
     "--plan": {"plan", "json", "config"},
 }
+
+# How the files of --json (measurements, plans) and --csv begin.
+BEGINNINGS = (
+    b'{\n  "machine": {',
+    b'{\n  "topology": ',
+    b"model,infer_img_size,",
+    b"model,train_img_size,",
+)
 
 flags.DEFINE_enum("mode", "infer", MODES, "what to measure")
 flags.DEFINE_list("models", ["resnet_50_bn"], "names or patterns, such as 'resnet_50_*'")
@@ -74,6 +82,7 @@ def run() -> None:
     check_flags(f"--mode={FLAGS.mode}")
     if FLAGS.torch_compile and not FLAGS.against:
         raise InputError("--torch_compile needs --against=torch")
+    check_destinations()
     if FLAGS.against:  # or JAX would reserve three quarters of a GPU's memory
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     measure = {
@@ -83,6 +92,10 @@ def run() -> None:
         "evaluate": run_evaluate,
         "startup": run_startup,
     }[FLAGS.mode]
+    # The other modes start processes that use the devices, which may serve one process only.
+    uses_devices = FLAGS.mode in ("infer", "train", "evaluate")
+    if uses_devices:
+        announce_devices()
     results = []
     try:
         for result, line in measure():
@@ -91,20 +104,42 @@ def run() -> None:
     finally:  # keep the results so far, also after an error
         if results:
             report(results)
+    if not uses_devices:
+        announce_devices()
 
 
 def report(results: list[dict[str, Any]]) -> None:
     """Prints the machine and writes the JSON file."""
     from an_jax.benchmark.machine import describe_machine
-    from an_jax.devices import warn_of_unused_accelerator
 
-    # Last, because it takes the device, which may serve one process only.
-    warn_of_unused_accelerator()
     machine = describe_machine(FLAGS.against == "torch")
     print("  ".join(f"{key}: {value}" for key, value in machine.items()), flush=True)
     if FLAGS.json:
         figures = {"machine": machine, "results": results}
         write(FLAGS.json, json.dumps(figures, indent=2) + "\n")
+
+
+def announce_devices() -> None:
+    """Prints the devices; raises InputError if this is one of several hosts and runs alone."""
+    from an_jax.devices import check_devices, describe_devices
+
+    check_devices()
+    print(f"using {describe_devices()}", flush=True)
+
+
+def check_destinations() -> None:
+    """Raises InputError if a file of another origin would be replaced."""
+    from an_jax.files import check_destination
+
+    for path in (FLAGS.json, FLAGS.csv):
+        if path:
+            check_destination(path, overwrite=True, why_foreign=why_foreign)
+
+
+def why_foreign(path: epath.Path) -> str | None:
+    """Says why a path is not an output of this command. Returns None if it is one."""
+    is_own = not path.is_dir() and path.read_bytes().startswith(BEGINNINGS)
+    return None if is_own else "was not written by benchmark.py"
 
 
 def check_flags(command: str) -> None:
@@ -118,6 +153,7 @@ def run_throughput() -> Iterator[Result]:
     """Modes infer and train."""
     from an_jax.benchmark.throughput import Settings, measure_model
     from an_jax.benchmark.throughput_report import csv_text, describe
+    from an_jax.files import absolute
 
     settings = Settings(
         mode=FLAGS.mode,
@@ -128,7 +164,7 @@ def run_throughput() -> Iterator[Result]:
         torch_compile=FLAGS.torch_compile,
         repeats=FLAGS.repeats,
         seconds=FLAGS.seconds,
-        profile=FLAGS.profile,
+        profile=FLAGS.profile and str(absolute(FLAGS.profile)),
     )
     if settings.against_torch:
         from an_jax.benchmark.pytorch import models, programs
@@ -197,6 +233,7 @@ def run_plan() -> None:
     check_flags("--plan")
     if FLAGS.config is None:
         raise InputError("--plan needs --config=configs/imagenet.py:MODEL")
+    check_destinations()
     from an_jax.benchmark.plan import describe, make_plan
     from an_jax.benchmark.tpu_compiler import disable_tpu_search
 
@@ -212,7 +249,7 @@ def write(path: str, text: str) -> None:
     from an_jax.files import replacing
 
     with replacing(path) as temporary:
-        Path(temporary).write_text(text)
+        temporary.write_text(text)
 
 
 def warn(line: str) -> None:

@@ -5,14 +5,8 @@ import functools
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from an_jax.errors import InputError, exit_status
-
-
-def local_path(path: str) -> Path:
-    """Returns the path; expands ~, which shells leave alone in --output_dir=~/results."""
-    return Path(os.path.expanduser(path))
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -23,9 +17,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint",
         action="append",
         required=True,
-        type=local_path,
         metavar="DIR",
-        help="a checkpoint, a training run, or a directory of these; may be repeated",
+        help="a checkpoint, a training run, or a directory of these; may be gs://, or repeated",
     )
     add(
         "--data_dir",
@@ -37,7 +30,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default="imagenet-1k",
         help='comma-separated names, "published" (eight sets) or "all" (default: %(default)s)',
     )
-    add("--output_dir", required=True, type=local_path, help="directory of the results")
+    add("--output_dir", required=True, help="directory of the results; may be gs://")
     add("--batch_size", type=int, default=64, help="global batch size (default: %(default)s)")
     add("--dtype", choices=["float32", "bfloat16"], default="float32", help="compute dtype")
     add("--image_size", type=int, help="side of the input (default: the checkpoint's)")
@@ -75,46 +68,44 @@ def run(args: argparse.Namespace) -> int:
     """
     from an_jax import parallel
     from an_jax.data.sets.test_sets import expand_names
-    from an_jax.devices import warn_of_unused_accelerator
-    from an_jax.evaluation.inputs import Settings, find_checkpoints, open_inputs
-    from an_jax.evaluation.published import check_comparable, compare_published
+    from an_jax.devices import check_devices, describe_devices
+    from an_jax.evaluation.inputs import Settings, open_inputs
+    from an_jax.evaluation.published import compare_published
     from an_jax.evaluation.report import write_report
     from an_jax.evaluation.result import Result
     from an_jax.evaluation.suite import evaluate_models
+    from an_jax.files import absolute
     from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
     from an_jax.watchdog import start_watchdog
 
     if args.batch_size < 1:
         raise InputError("--batch_size must be at least 1")
-    for path in (*args.checkpoint, args.output_dir):
-        if ":/" in str(path):
-            raise InputError(f"{path} must be a local directory; only --data_dir may be remote")
-    warn_of_unused_accelerator()
-    enable_compilation_cache(args.output_dir)
-    set_matmul_precision(args.dtype)
-    parallel.connect()
-    start_watchdog(args.stall_minutes)
-    with parallel.failing_together():
-        datasets, checkpoints = expand_names(args.datasets), find_checkpoints(args.checkpoint)
-        if args.compare_published:
-            check_comparable(checkpoints, datasets)
+    checkpoints, output_dir = [*map(absolute, args.checkpoint)], absolute(args.output_dir)
     overrides = {key: getattr(args, key) for key in ("image_size", "crop_pct", "interpolation")}
     settings = Settings(
-        datasets=datasets,
+        datasets=expand_names(args.datasets),
         data_dir=args.data_dir,
-        output_dir=args.output_dir,
+        output_dir=output_dir,
         batch_size=args.batch_size,
         dtype=args.dtype,
         preprocessing={key: value for key, value in overrides.items() if value is not None},
         allow_partial=args.allow_partial,
         save_predictions=args.save_predictions,
+        compare_published=args.compare_published,
     )
+    check_devices()
+    if parallel.is_main_process():
+        print(f"evaluating on {describe_devices()}", flush=True)
+    enable_compilation_cache(output_dir)
+    set_matmul_precision(args.dtype)
+    parallel.connect()
+    start_watchdog(args.stall_minutes)
     results: list[Result] = []
     table = None
     for model_results in evaluate_models(open_inputs(checkpoints, settings), settings):
         results += model_results
         # A report after each model, since a later one may fail.
-        table = parallel.on_main_process(functools.partial(write_report, results, args.output_dir))
+        table = parallel.on_main_process(functools.partial(write_report, results, output_dir))
     if not parallel.is_main_process():
         return 0
     print(table)

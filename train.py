@@ -33,7 +33,7 @@ def run() -> None:
     """Trains. Raises InputError if the command, the configuration or the data are invalid."""
     from an_jax import parallel
     from an_jax.buckets import check_bucket
-    from an_jax.devices import warn_of_unused_accelerator
+    from an_jax.devices import check_devices
     from an_jax.files import absolute
     from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
     from an_jax.watchdog import start_watchdog
@@ -41,7 +41,7 @@ def run() -> None:
     workdir = absolute(flags.FLAGS.workdir)
     check_bucket(workdir)
     parallel.initialize(handles_sigterm=True)
-    warn_of_unused_accelerator()
+    check_devices()
     enable_compilation_cache(workdir)
     set_matmul_precision(flags.FLAGS.config.dtype)
     parallel.connect()

@@ -86,7 +86,7 @@ class ModelCard:
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
     """Returns whether `path` looks like a checkpoint of this project."""
-    return (epath.Path(path) / CARD).is_file()
+    return (absolute(path) / CARD).is_file()
 
 
 def why_foreign(path: epath.Path) -> str | None:
@@ -142,19 +142,12 @@ def restore_weights(
     expected = {"params": params, "batch_stats": batch_stats}
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = parallel.abstract(expected, sharding)
-    # Without these options a process would wait for one whose files are damaged.
-    process = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=process,
-        active_processes={process},
-        barrier_sync_key_prefix=f"process_{process}",
-    )
     # Check before restoring: a restore that fails midway leaves threads behind that print errors,
     # and changed bytes may load as other weights.
     _check_digests(directory)
     try:
         _check_shapes(expected, ocp.PyTreeCheckpointHandler().metadata(directory).tree)
-        with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             return checkpointer.restore(directory, target)
     except Exception as error:  # orbax and tensorstore raise many types for damaged files
         reason = one_line(error, limit=300)
@@ -164,6 +157,16 @@ def restore_weights(
 def check_weights(path: str | os.PathLike) -> None:
     """Raises InputError if a checkpoint's weight files have changed since they were written."""
     _check_digests(_weights_directory(absolute(path)))
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Lets each process read by itself: it does not wait for one that has failed."""
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process,
+        active_processes={process},
+        barrier_sync_key_prefix=f"process_{process}",
+    )
 
 
 def _check_shapes(
@@ -240,7 +243,9 @@ def best_step(workdir: epath.Path) -> int:
     Raises:
         InputError: no step is saved yet.
     """
-    options = ocp.CheckpointManagerOptions(best_fn=RANKINGS["val_top1"], create=False)
+    options = ocp.CheckpointManagerOptions(
+        best_fn=RANKINGS["val_top1"], create=False, multiprocessing_options=_alone()
+    )
     step = None
     if (workdir / BEST).is_dir():
         with ocp.CheckpointManager(workdir / BEST, options=options) as manager:

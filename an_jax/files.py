@@ -16,8 +16,15 @@ _REPLACED = ".replaced-by-an_jax"  # ends the hidden name of a directory that is
 
 
 def absolute(path: str | os.PathLike) -> epath.Path:
-    """Returns the absolute path. A URL such as gs://bucket/run is absolute already."""
-    result = epath.Path(path)
+    """Returns the absolute path, with ~ expanded. gs://bucket/run is absolute already.
+
+    Raises:
+        InputError: the path has another scheme.
+    """
+    try:
+        result = epath.Path(path).expanduser()
+    except KeyError as error:
+        raise InputError(f"{path}: paths are local, or in a bucket (gs://BUCKET/PATH)") from error
     return result if result.is_absolute() else result.absolute()
 
 

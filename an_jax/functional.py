@@ -4,6 +4,7 @@ Modules are split and merged only here. A dictionary maps dotted paths, such as
 "layer1.0.conv1.kernel", to arrays. It is easy to jit, save, compare and select from by name.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -91,6 +92,14 @@ def apply_train(
 def count(arrays: NamedArrays) -> int:
     """Returns the total number of values in the arrays."""
     return sum(array.size for array in arrays.values())
+
+
+def digest(arrays: NamedArrays) -> str:
+    """Returns the SHA-256 digest of the arrays' names and values, in hexadecimal."""
+    result = hashlib.sha256()
+    for path in sorted(arrays):
+        result.update(path.encode() + np.asarray(arrays[path]).tobytes())
+    return result.hexdigest()
 
 
 def _flatten(state: nnx.State) -> Arrays:

@@ -6,8 +6,8 @@ collectives over part of an axis.
 """
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -98,14 +98,14 @@ def failing_together() -> Iterator[None]:
         yield
     except Exception as caught:
         error = caught
-    check_agreement("", error)
+    check_agreement({}, error)
 
 
-def check_agreement(fingerprint: str, error: Exception | None) -> None:
+def check_agreement(fingerprints: Mapping[str, str], error: Exception | None = None) -> None:
     """Stops all processes if one has failed or if their fingerprints differ.
 
     Args:
-        fingerprint: identifies what must be the same on every process.
+        fingerprints: name -> text that must be the same on every process.
         error: the error of this process, if it has failed.
 
     Raises:
@@ -114,16 +114,22 @@ def check_agreement(fingerprint: str, error: Exception | None) -> None:
     """
     if error is not None and jax.process_count() == 1:
         raise error
-    digest = np.frombuffer(hashlib.sha256(fingerprint.encode()).digest(), np.uint8)
-    reports = _gather_equal(np.append(digest, np.uint8(error is not None)))
+    report = {"error": error and str(error), "fingerprints": dict(fingerprints)}
+    reports = [json.loads(text) for text in _gather_texts(json.dumps(report))]
     if error is not None:
         raise error
-    has_failed = reports[:, -1]
-    if has_failed.any():
-        raise InputError(f"stopped: process {has_failed.argmax()} has failed")
-    differs = (reports != reports[0]).any(axis=1)
-    if differs.any():
-        raise InputError(f"process {differs.argmax()} does not see the same data as process 0")
+    for process, other in enumerate(reports):
+        if other["error"] is not None:
+            raise InputError(f"stopped: process {process} has failed: {other['error']}")
+    expected = reports[0]["fingerprints"]
+    for process, other in enumerate(reports):
+        found = other["fingerprints"]
+        for name in expected | found:
+            if expected.get(name) != found.get(name):
+                raise InputError(
+                    f"process {process} does not have the same {name} as process 0; give all "
+                    "processes the same command and files"
+                )
 
 
 def broadcast_flag(flag: bool) -> bool:
@@ -151,9 +157,8 @@ def make_mesh(group_size: int = 1, devices: Sequence[jax.Device] | None = None) 
     for members in slices.values():
         if len(members) % group_size:
             raise InputError(
-                f"statistics over groups of {group_size} devices need TPU slices that "
-                f"such groups divide, and a slice has {len(members)} devices: choose another "
-                "norm_batch_size"
+                f"groups of {group_size} devices cannot share normalization statistics, since a "
+                f"TPU slice has {len(members)} devices: choose another norm_batch_size"
             )
     parts = [
         mesh_utils.create_device_mesh(
@@ -209,6 +214,15 @@ def _distribute(tree: Any, sharding: NamedSharding) -> Any:
     )
 
 
+def process_order(mesh: Mesh, n: int) -> np.ndarray:
+    """Returns the positions of n rows in an array that is split over the mesh, process by process.
+
+    The rows that a process gives to `shard_batch` go to its `local_range(n)` of these positions.
+    """
+    owners = [device.process_index for device in mesh.devices.flat]
+    return np.argsort(np.repeat(owners, n // mesh.size), kind="stable")
+
+
 def local_rows(array: jax.Array) -> np.ndarray:
     """Returns this process's rows of a global array that is sharded over the mesh.
 
@@ -252,3 +266,11 @@ def _gather_equal(rows: np.ndarray) -> np.ndarray:
     if jax.process_count() == 1:
         return rows[None]
     return np.asarray(multihost_utils.process_allgather(rows))
+
+
+def _gather_texts(text: str) -> list[str]:
+    """Returns the processes' texts."""
+    content = np.frombuffer(text.encode(), np.uint8)
+    length = -(-max_over_processes(len(content)) // 4096) * 4096  # since each length is compiled
+    rows = _gather_equal(np.pad(content, (0, length - len(content))))
+    return [row.tobytes().rstrip(b"\0").decode() for row in rows]

@@ -12,12 +12,14 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from an_jax.benchmark import tpu_compiler
 from an_jax.benchmark.chips import GIB
 from an_jax.errors import exit_status
+from an_jax.files import absolute, check_destination, write_atomically
 from an_jax.training.config import default_config
 
 TOPOLOGY = "v5e:2x2"  # the smallest; programs are compiled for one of its chips
@@ -61,7 +63,7 @@ def main() -> int:
     parser.add_argument("models", nargs="+", help="names of models")
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--batch", type=int, default=256, help="images on the chip")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", help="file for the figures")
     args = parser.parse_args()
     return exit_status(lambda: run(args))
 
@@ -70,8 +72,10 @@ def run(args: argparse.Namespace) -> None:
     """Prints a row for each program and model, and writes all of them to the JSON file.
 
     Raises:
-        InputError: unknown model, or libtpu is not installed.
+        InputError: unknown model, libtpu is not installed, or the JSON file is of another origin.
     """
+    if args.json:
+        check_destination(args.json, overwrite=True, why_foreign=why_foreign)
     tpu_compiler.disable_tpu_search()
     rows = []
     print("| model | program | GB an image | temporaries, GiB | compiled in |", flush=True)
@@ -86,7 +90,13 @@ def run(args: argparse.Namespace) -> None:
                 flush=True,
             )
             if args.json:
-                args.json.write_text(json.dumps(rows, indent=2) + "\n")
+                write_atomically(absolute(args.json), json.dumps(rows, indent=2) + "\n")
+
+
+def why_foreign(path: epath.Path) -> str | None:
+    """Says why a path is not an output of this command. Returns None if it is one."""
+    is_own = not path.is_dir() and path.read_bytes().startswith(b'[\n  {\n    "model": ')
+    return None if is_own else "was not written by this command"
 
 
 if __name__ == "__main__":

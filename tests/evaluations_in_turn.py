@@ -1,45 +1,37 @@
-"""Runs evaluate.py several times in one process, as one start takes seconds, and then a training.
+"""Runs evaluate.py and trainings in turn in one process, as one start takes seconds.
 
 The devices of several processes alternate in the mesh, as they can on TPUs.
 
-Arguments: a JSON list of argument lists, and the working directory of the training. Prints a line
-"STATUS: n" to both streams after each run.
+Argument: a JSON list of argument lists, in which {process} stands for the number of the process.
+["train", WORKDIR, FIELDS] trains a model instead. Prints a line "STATUS: n" to both streams after
+each run.
 """
 
+import functools
 import json
-import runpy
+import os
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import jax
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-(first, *others), workdir = json.loads(sys.argv[1]), sys.argv[2]
+import evaluate
+from an_jax import parallel
+from an_jax.errors import exit_status
+from an_jax.training import loop
+from tests.digits_runs import config
 
-from an_jax import parallel  # noqa: E402
-
+parallel.initialize(handles_sigterm=True)
 make_mesh = parallel.make_mesh
-parallel.make_mesh = lambda: make_mesh(devices=jax.devices()[::2] + jax.devices()[1::2])
+parallel.make_mesh = lambda size=1: make_mesh(size, jax.devices()[::2] + jax.devices()[1::2])
 
-
-def end(status):
+for arguments in json.loads(sys.argv[1].replace("{process}", os.environ["JAX_PROCESS_ID"])):
+    if arguments[0] == "train":
+        _, workdir, fields = arguments
+        status = exit_status(functools.partial(loop.train, config(**fields), workdir))
+    else:
+        status = evaluate.main(arguments)
     for stream in (sys.stdout, sys.stderr):
         print(f"STATUS: {status}", file=stream, flush=True)
-
-
-sys.argv = ["evaluate.py", *first]
-try:
-    runpy.run_path(str(ROOT / "evaluate.py"), run_name="__main__")
-except SystemExit as exit_:
-    end(exit_.code)
-
-import evaluate  # noqa: E402
-from an_jax.errors import exit_status  # noqa: E402
-from an_jax.training import loop  # noqa: E402
-from tests.digits_runs import config  # noqa: E402
-
-for arguments in others:
-    end(evaluate.main(arguments))
-training = config(dataset="folder", data_dir="folder")
-end(exit_status(lambda: loop.train(training, workdir)))

@@ -22,19 +22,19 @@ from tests.test_throughput import RESULT
 
 
 @pytest.fixture
-def command(tmp_path):
-    """Runs benchmark.py in this process; returns what it wrote as JSON."""
+def command(tmp_path, monkeypatch):
+    """Runs benchmark.py in this process; returns what it wrote as JSON to the home directory."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
 
     def run(**given):
-        file = tmp_path / "figures.json"
-        given |= {"repeats": 1, "json": str(file)}
+        given = {"json": "~/figures.json"} | given | {"repeats": 1}
         if given.get("mode") != "startup":
             given["seconds"] = 0.0
         with flagsaver.flagsaver(**given):
             benchmark.run()
-        return json.loads(file.read_text())
+        return json.loads((tmp_path / "figures.json").read_text())
 
     return run
 
@@ -132,6 +132,25 @@ def test_results_before_an_error_are_kept(monkeypatch, command, tmp_path):
     (result,) = json.loads((tmp_path / "figures.json").read_text())["results"]
     assert result["model"] == RESULT.model
     assert len(table.read_text().splitlines()) == 2
+
+
+def test_the_first_line_names_the_devices(monkeypatch, command, capsys):
+    """A second measurement replaces the files of the first."""
+    monkeypatch.setattr(throughput, "measure_model", lambda *_: RESULT)
+    for _ in range(2):
+        command(models=["resnet_20_bn"], csv="~/table.csv")
+        first = capsys.readouterr().out.splitlines()[0]
+        assert first == "using 8 devices (cpu), 1 process"
+
+
+@pytest.mark.parametrize("flag", ["json", "csv"])
+@pytest.mark.parametrize("content", ['{"machine": "mine"}', "model,infer_samples_per_sec\n"])
+def test_files_of_another_origin_are_not_replaced(monkeypatch, command, tmp_path, flag, content):
+    monkeypatch.setattr(throughput, "measure_model", None)
+    (tmp_path / "mine").write_text(content)
+    with pytest.raises(InputError, match=r"mine exists and was not written by benchmark\.py"):
+        command(models=["resnet_20_bn"], **{flag: str(tmp_path / "mine")})
+    assert (tmp_path / "mine").read_text() == content
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The tfds builders, on small archives laid out as the official ones."""
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -80,15 +81,16 @@ def test_imagenet_o(tmp_path):
     files |= {f"imagenet-o/{WNIDS[0]}/._a.JPEG": b"", f"../imagenet-o/{WNIDS[0]}/a.JPEG": b""}
     write_tar(tmp_path / "manual/imagenet-o.tar", files | inside("imagenet-o", IMAGES))
     command = [sys.executable, "-m", "an_jax.data.builders", "an_jax/data/builders/imagenet_o"]
-    command += [f"--manual_dir={tmp_path / 'manual'}", f"--data_dir={tmp_path / 'data'}"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command += ["--manual_dir=~/manual", "--data_dir=~/data"]
+    home = os.environ | {"HOME": str(tmp_path)}
+    result = subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     source = open_tfds("imagenet_o", "test", tmp_path / "data")
     examples = source.read(range(len(source))).as_numpy_iterator()
     read_back = {e["filename"].decode(): (int(e["label"]), e["image"]) for e in examples}
     assert read_back == labelled(IMAGES)
     assert len(source) == len(IMAGES)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "manual"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["data", "manual"]
 
 
 @pytest.mark.parametrize("above", ["", "noise/"])

@@ -18,23 +18,54 @@ def test_the_first_line_names_devices_and_processes(finished, capsys):
     assert " steps of 240 images on 8 devices (cpu), 1 process; resuming after" in first
 
 
-def test_an_unused_accelerator_is_reported(tmp_path, unset, monkeypatch, capsys):
-    """Nothing is said without device files, or if the user chose the CPU."""
-    kinds = {str(tmp_path / "nvidia[0-9]*"): "an NVIDIA GPU"}
-    monkeypatch.setattr(devices, "DEVICE_FILES", kinds)
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+@pytest.fixture
+def evaluate(tmp_path, unset, monkeypatch, capsys):
+    """Runs a command that fails because of its checkpoint; returns what it prints to stderr.
 
-    def errors():
+    The machine has no accelerator, and the user has not chosen the CPU.
+    """
+    monkeypatch.setattr(devices, "DEVICE_FILES", {str(tmp_path / "nvidia[0-9]*"): "an NVIDIA GPU"})
+    monkeypatch.setattr(devices, "PCI_DEVICES", str(tmp_path / "*/modalias"))
+    for variable in ("JAX_PLATFORMS", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def run():
         arguments = ["--checkpoint", str(tmp_path / "none"), "--output_dir", str(tmp_path / "out")]
         assert main([*arguments, "--datasets", "digits"]) == 1
         return capsys.readouterr().err
 
+    return run
+
+
+def test_an_unused_accelerator_is_reported(evaluate, tmp_path, monkeypatch):
+    """Nothing is said without device files, or if the user chose the CPU."""
     (tmp_path / "nvidiactl").touch()
-    assert errors().startswith("error: ")
+    assert evaluate().startswith("error: ")
     (tmp_path / "nvidia0").touch()
-    assert "nvidia0 shows that this machine has an NVIDIA GPU, but jax uses the CPU" in errors()
+    assert "nvidia0 shows that this machine has an NVIDIA GPU, but jax uses the CPU" in evaluate()
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert errors().startswith("error: ")
+    assert evaluate().startswith("error: ")
+
+
+def test_a_tpu_vm_without_device_files_is_recognized(evaluate, tmp_path, monkeypatch):
+    for slot, device in (("a", "00000042"), ("b", "00000063")):  # a network card, a TPU v5e
+        assert evaluate().startswith("error: ")
+        (tmp_path / slot).mkdir()
+        (tmp_path / slot / "modalias").write_text(f"pci:v00001AE0d{device}sv00001AE0sd00000000\n")
+    assert f"{tmp_path}/b shows that this machine has a TPU, but jax uses the CPU" in evaluate()
+    (tmp_path / "b/modalias").unlink()
+    monkeypatch.setenv("TPU_WORKER_ID", "0")
+    assert "TPU_WORKER_ID is set, which shows that this machine is a TPU VM" in evaluate()
+
+
+def test_a_host_of_a_pod_does_not_run_alone(evaluate, monkeypatch):
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
+    assert "no checkpoint" in evaluate()
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "10.0.0.1,10.0.0.2")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert evaluate().startswith("error: TPU_WORKER_HOSTNAMES names 2 hosts, but this process runs")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "1")
+    assert "no checkpoint" in evaluate()
 
 
 @pytest.fixture

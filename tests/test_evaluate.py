@@ -113,7 +113,9 @@ def test_reports(tmp_path, capsys, checkpoints, data_dir, images, labels, probab
     arguments = ["--checkpoint", checkpoints, "--data_dir", data_dir, "--output_dir", out]
     assert run(*arguments, "--allow_partial", "--save_predictions") == 0
     table = (out / "results.md").read_text()
-    assert table in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.startswith("evaluating on 8 devices (cpu), 1 process\n")
+    assert table in printed
 
     one, two = results(out)
     num_params = functional.count(random_split().params)
@@ -130,6 +132,7 @@ def test_reports(tmp_path, capsys, checkpoints, data_dir, images, labels, probab
         "crop_pct": 1.0,
         "interpolation": "bilinear",
         "dtype": "float32",
+        "weights_digest": functional.digest(random_split().params | random_split().batch_stats),
     }
     preprocessing = ModelCard.read(checkpoints / "two").preprocessing
     decoded = list(map(pictures.decode, images))
@@ -198,22 +201,30 @@ def test_preprocessing_and_dtype_can_be_changed(tmp_path, checkpoints, data_dir,
     assert 1e-4 < max(difference) < 0.1
 
 
-def test_several_test_sets(tmp_path, monkeypatch):
-    """The paths are relative to the working and the home directory."""
+def test_several_test_sets_in_one_or_two_commands(tmp_path, monkeypatch, capsys):
+    """The paths are relative to the working and the home directory. The second command adds to the
+    results of the first, unless it has other settings."""
     save(tmp_path / "digits", dataclasses.replace(CARD, num_classes=10))
     monkeypatch.chdir(tmp_path / "digits/weights")
     monkeypatch.setenv("HOME", str(tmp_path))
     arguments = ["--checkpoint=..", "--output_dir=~", "--data_dir=~"]
-    assert run(*arguments, "--datasets", "digits,digits-blur", "--batch_size", 100) == 0
+    arguments += ["--batch_size", 100]
+    assert run(*arguments, "--datasets", "digits-blur") == 0
+    alone = (tmp_path / "results-digits-blur.csv").read_text()
+    other_size = [*arguments, "--datasets", "digits", "--image_size", 8]
+    assert run(*other_size) == 1
+    assert "digits on digits-blur with another image_size" in capsys.readouterr().err
+    assert run(*arguments, "--datasets", "digits") == 0
+    assert alone != (tmp_path / "results-digits-blur.csv").read_text()  # has differences now
+    assert (tmp_path / "shifted_accuracy.png").is_file()
     assert {entry["model"] for entry in results(tmp_path)} == {"digits"}
     assert [(e["dataset"], e["n"], e["expected"]) for e in results(tmp_path)] == [
-        ("digits", 360, 360),
         ("digits-blur", 360, 360),
+        ("digits", 360, 360),
     ]
     table = (tmp_path / "results.md").read_text()
-    assert "| Model | Params (M) | digits | digits-blur |" in table
+    assert "| Model | Params (M) | digits-blur | digits |" in table
     assert "n=" not in table
-    assert (tmp_path / "results-digits-blur.csv").is_file()
 
 
 @functools.cache
@@ -395,6 +406,13 @@ def test_a_file_system_that_fails(fails, monkeypatch):
 def test_file_in_the_way(fails, tmp_path, where):
     (tmp_path / "out").touch()
     assert f"cannot write to {tmp_path / where}" in fails(output_dir=tmp_path / where)
+
+
+def test_results_of_another_project_are_not_replaced(fails, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/results.json").write_text('{"accuracy": 0.5}')
+    assert f"{tmp_path}/out/results.json is damaged, or not written by" in fails()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
 
 
 @pytest.mark.parametrize("name", ["predictions", "results.json"])

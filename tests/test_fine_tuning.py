@@ -144,12 +144,13 @@ def test_missing_imagenet_is_refused(tmp_path):
         open_train_set("imagenet", str(tmp_path))
 
 
-def test_from_a_checkpoint_of_other_classes(folder, tmp_path):
+def test_from_a_checkpoint_of_other_classes(folder, tmp_path, monkeypatch):
     """A run starts with the checkpoint's weights except the head's. The saved model has the
     accuracy that the log reports."""
-    checkpoint = save(tmp_path / "pretrained")
+    save(tmp_path / "pretrained")
+    monkeypatch.setenv("HOME", str(tmp_path))
     run = epath.Path(tmp_path / "run")
-    loop.train(config(dataset="folder", data_dir=str(folder), init_from=str(checkpoint)), run)
+    loop.train(config(dataset="folder", data_dir=str(folder), init_from="~/pretrained"), run)
     trained = read_last(run).params
     for path, pretrained in random_split().params.items():
         if path.endswith("kernel"):  # the run is too short to change much

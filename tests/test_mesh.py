@@ -89,5 +89,18 @@ def test_no_group_spans_two_slices(two_slices):
         assert_is_mesh(mesh, two_slices, group_size)
         for group in mesh.devices:
             assert len({device.slice_index for device in group}) == 1
-    with pytest.raises(InputError, match=r"groups of 32 devices .* a slice has 16 devices"):
+    with pytest.raises(InputError, match="a TPU slice has 16 devices"):
         parallel.make_mesh(32, two_slices)
+
+
+def test_rows_of_processes_whose_devices_lie_apart():
+    """Every position of the mesh gets a row of the process that owns its device."""
+    devices = tpu_devices("TPU v6 lite", (4, 4, 1))
+    mesh = parallel.make_mesh(8, devices)
+    owners = np.array([device.process_index for device in mesh.devices.flat])
+    assert not np.all(np.diff(owners) >= 0)
+    order = parallel.process_order(mesh, 32)
+    assert sorted(order) == list(range(32))
+    for process, positions in enumerate(np.split(order, 4)):
+        assert set(owners[positions // 2]) == {process}
+        assert np.all(np.diff(positions) > 0)  # in the order of the mesh

@@ -1,6 +1,7 @@
 """Reports of made-up results, all of whose numbers are known."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from an_jax.errors import InputError
 from an_jax.evaluation import plots, published, report, timm_csv
 from an_jax.evaluation.report import write_report
 from an_jax.evaluation.result import Result
+from an_jax.evaluation.results_file import check_comparable_rows
 from an_jax.zoo.released import RELEASED
 
 ARCHITECTURES = {"a": "resnet_50_bn", "b": "resnet_50_an_bn2", "c": "resnet_50_se_bn2"}
@@ -32,6 +34,7 @@ def result(model="a", dataset="imagenet-1k", top1=0.75, top5=0.9375, n=1000, **c
         "scores": {"top1": top1, "top5": top5},
         "num_params": 25_557_032,
         **{"image_size": 224, "crop_pct": 0.875, "interpolation": "bilinear", "dtype": "float32"},
+        "weights_digest": "0123",
     }
     return Result(model=model, dataset=dataset, n=n, **fields | changes)
 
@@ -93,7 +96,6 @@ def test_table_of_other_scores():
 
 def test_files(tmp_path):
     results = [result(), result(dataset="imagenet-c", scores=CORRUPTED)]
-    (tmp_path / "results.json").write_text("of an earlier run")
     assert write_report(results, tmp_path) == (tmp_path / "results.md").read_text()
     names = {"results.md", "results.json", "model_metadata.csv"}
     names |= {"results-imagenet.csv", "results-imagenet-c.csv"}
@@ -104,15 +106,77 @@ def test_files(tmp_path):
         **{"model": "a", "architecture": "resnet_50_bn", "dataset": "imagenet-1k"},
         **{"n": 1000, "expected": 1000, "top1": 0.75, "top5": 0.9375, "num_params": 25_557_032},
         **{"image_size": 224, "crop_pct": 0.875, "interpolation": "bilinear", "dtype": "float32"},
+        "weights_digest": "0123",
     }
     assert corrupted.items() >= CORRUPTED.items()
 
 
-def test_directory_is_not_replaced(tmp_path):
-    (tmp_path / "accuracy_by_test_set.png").mkdir()
-    with pytest.raises(InputError, match="accuracy_by_test_set"):
+def test_results_of_earlier_commands_are_kept(tmp_path):
+    """A second report in the same directory has the files of one with all results."""
+    first = [result("a"), result("b"), result("a", "imagenet-sketch", top1=0.5)]
+    second = [result("b", top1=0.8), result("b", "imagenet-sketch", top1=0.25)]
+    write_report(first, tmp_path / "twice")
+    write_report(second, tmp_path / "twice")
+    write_report([first[0], second[0], first[2], second[1]], tmp_path / "once")
+    names = {path.name for path in (tmp_path / "once").iterdir()}
+    assert {path.name for path in (tmp_path / "twice").iterdir()} == names
+    for name in names:
+        assert (tmp_path / "twice" / name).read_bytes() == (tmp_path / "once" / name).read_bytes()
+    assert (
+        "| b | 25.557 | (0.800, 0.938) | (0.250, 0.938) |"
+        in (tmp_path / "twice/results.md").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"image_size": 256}, "image_size"),
+        ({"weights_digest": "4567"}, "weights_digest"),
+        ({"dtype": "bfloat16", "crop_pct": 1.0}, "crop_pct, dtype"),
+    ],
+)
+def test_a_row_does_not_mix_settings_or_weights(tmp_path, changes, named):
+    write_report([result("a"), result("b")], tmp_path)
+    described = {
+        key: value
+        for key, value in dataclasses.asdict(result("a", **changes)).items()
+        if key in {"image_size", "crop_pct", "interpolation", "dtype", "weights_digest"}
+    }
+    check_comparable_rows(tmp_path, "a", ["imagenet-1k"], described)  # replaces the row
+    check_comparable_rows(tmp_path, "new", ["imagenet-a"], described)
+    with pytest.raises(InputError, match=f"a on imagenet-1k with another {named};"):
+        check_comparable_rows(tmp_path, "a", ["imagenet-a"], described)
+
+
+@pytest.mark.parametrize("name", ["accuracy_by_test_set.png", "results.md", "results.json"])
+def test_directory_is_not_replaced(tmp_path, name):
+    write_report([result()], tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"{name} is a directory"):
         write_report([result()], tmp_path)
-    assert (tmp_path / "accuracy_by_test_set.png").is_dir()
+    assert (tmp_path / name).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("results.json", "[", "JSONDecodeError"),
+        ("results.json", '{"accuracy": 0.5}', "TypeError"),
+        ("results.json", '[{"model": "a", "dataset": "imagenet-1k"}]', "KeyError"),
+        ("results.json", '[{"model": "a", "dataset": "cifar"}]', "unknown test set 'cifar'"),
+        ("results.md", "mine", "has a results.md but no results.json"),
+        ("results-imagenet.csv", "model,top1", "has a results-imagenet.csv but no results.json"),
+        ("bn_against_an.png", "mine", "has a bn_against_an.png but no results.json"),
+    ],
+)
+def test_files_of_another_origin_are_not_replaced(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        write_report([result()], tmp_path)
+    assert (tmp_path / name).read_text() == content
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_csv_of_a_clean_set():
@@ -183,6 +247,7 @@ def test_pictures(tmp_path):
     pictures = sorted(tmp_path.glob("*.png"))
     kinds = ["accuracy_by_parameters", "accuracy_by_test_set", "bn_against_an", "shifted_accuracy"]
     assert [path.stem for path in pictures] == kinds
+    assert {path.name for path in pictures} == set(plots.FILES)
     for path in pictures:
         with Image.open(path) as image:
             assert min(image.size) > 400

@@ -124,10 +124,10 @@ def test_images_of_no_class_of_the_subset(tmp_path, capsys, small_checkpoint):
 
 
 @pytest.mark.parametrize("place", ["--output_dir", "--checkpoint"])
-def test_only_data_may_be_remote(tmp_path, capsys, small_checkpoint, place):
-    given = {"--checkpoint": small_checkpoint, "--output_dir": tmp_path, place: "gs://bucket/x"}
+def test_unknown_schemes_are_refused(tmp_path, capsys, small_checkpoint, place):
+    given = {"--checkpoint": small_checkpoint, "--output_dir": tmp_path, place: "s4://bucket/x"}
     assert run(*(a for pair in given.items() for a in pair), "--datasets", "imagenet-1k") == 1
-    assert "must be a local directory" in capsys.readouterr().err
+    assert "error: s4://bucket/x: paths are local, or in a bucket" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_real_labels_need_original_names(tmp_path, capsys, small_checkpoint):
 
 def test_each_dtype_has_predictions_of_its_own():
     keys = [
-        make_keys({}, "resnet_20_bn", Preprocessing(), dtype, {"digits": "images"})
+        make_keys("digest", "resnet_20_bn", Preprocessing(), dtype, {"digits": "images"})
         for dtype in ("float32", "bfloat16")
     ]
     assert keys[0].keys() == {"digits"}

@@ -51,6 +51,10 @@ def test_table_of_bytes(monkeypatch, tmp_path, capsys):
     assert (row["model"], row["program"], row["batch"]) == ("resnet_20_bn", "eval", 2)
     assert row["gb_per_image"] > 0
     assert f"| resnet_20_bn | eval | {row['gb_per_image']:.4f} |" in capsys.readouterr().out
+    assert tpu_bytes.main() == 0  # replaces the file
+    file.write_text("thesis")
+    assert tpu_bytes.main() == 1
+    assert f"{file} exists and was not written by this command" in capsys.readouterr().err
 
 
 def test_a_missing_compiler_is_reported(monkeypatch, capsys):

@@ -119,7 +119,8 @@ def test_two_processes_are_preempted_and_one_goes_on_and_is_killed(finished, tmp
 
     (tmp_path / "kubernetes.py").write_text("raise Exception('no service account')")
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "PYTHONPATH": str(tmp_path)}
-    process = start("train.py", *flags, "--config.checkpoint_steps=1", **pod)
+    flags = [*flags[:-1], f"--workdir=~/{workdir.name}", "--config.checkpoint_steps=1"]
+    process = start("train.py", *flags, HOME=str(tmp_path), **pod)
     wait_for((workdir / ".lock").exists, process)
     with pytest.raises(InputError, match=f"is used by another run: process {process.pid} on "):
         loop.train(config(), workdir)

@@ -407,9 +407,10 @@ def test_which_epoch_is_the_best():
     assert not is_best({"val_top1": 0.4, "real_top1": 0.6, "val_top5": 1.0}, epochs)
 
 
-def test_curves_of_several_runs(finished, tmp_path, capsys):
+def test_curves_of_several_runs(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
     picture = tmp_path / "curves.png"
-    assert curves.main([str(finished), str(finished), "--output", str(picture)]) == 0
+    assert curves.main([str(finished), str(finished), "--output=~/curves.png"]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert curves.main([str(tmp_path), "--output", str(picture)]) == 1
     assert "is not a training run" in capsys.readouterr().err

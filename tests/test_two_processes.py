@@ -13,13 +13,29 @@ import tensorflow_datasets as tfds
 from an_jax.data.sets.class_index import imagenet_wnids
 from tests import fake_archives, fake_tfds
 from tests.processes import finish, start_two
+from tests.small_model import random_split, save
 from tests.suite import entries, run
 
+KERNEL = "conv1.kernel"
+
 DATASETS = ["imagenet-1k", "imagenet-1k-reassessed", "imagenet-sketch", "imagenet-o"]
-RUNS = (
-    *("whole", "resumed", "corrupt", "unwritable", "different"),
-    *("no_checkpoint", "damaged_info", "damaged_shard", "training"),
-)
+# Runs whose inputs differ between the processes -> what both of them say.
+DIFFERENT = {
+    "images": "process 1 does not have the same images of imagenet-a as process 0",
+    "flags": "process 1 does not have the same --batch_size as process 0",
+    "list": "process 1 does not have the same list of checkpoints as process 0",
+    "weights": "process 1 does not have the same weights of model as process 0",
+    "init_from": "process 1 does not have the same weights of other/model as process 0",
+}
+# Runs in which one process alone has an error -> the error.
+FAILED = {
+    "missing": "no checkpoint at ",
+    "damaged": "files have changed since they were written",
+    "info": "info/imagenet_a is damaged: .*Remove it and prepare it again",
+    "shard": "example 10 of imagenet_a/0.1.0 cannot be read: corrupted record",
+    "training": "the training images cannot be read: folder/train/.* [Ii]s a directory",
+}
+RUNS = ("whole", "resumed", "corrupt", "unwritable", *DIFFERENT, *FAILED)
 
 
 class Run(NamedTuple):
@@ -82,37 +98,49 @@ def runs(directory, bad_file, small_checkpoint, archives):
     here, there = directory / "here", directory / "there"
     prepare_tfds(here, there)
     prepare_training(here, there)
-    shutil.copytree(small_checkpoint, here / "only_here")
-    fake_archives.make_all(here, heavy=False)
-    fake_archives.make_all(there, heavy=False)
+    for place, scale in ((here, 1), (there, 2)):
+        fake_archives.make_all(place, heavy=False)
+        shutil.copytree(small_checkpoint, place / "same/model")
+        shutil.copytree(small_checkpoint, place / "damaged")
+        save(place / "other/model", **{KERNEL: random_split().params[KERNEL] * scale})
     first = min((there / "imagenet-a").glob("*/*.jpg"))
     first.rename(first.with_name("other.jpg"))
+    shutil.copytree(small_checkpoint, there / "more/another")
+    for place in (here, there):
+        shutil.copytree(small_checkpoint, place / "more/model")
+    shutil.copytree(small_checkpoint, here / "missing")
+    (there / "damaged/weights/manifest.ocdbt").write_bytes(b"")
     (directory / "file").touch()
-    whole = ("--data_dir", archives, "--datasets", ",".join(DATASETS))
+    sketch = ("--data_dir", archives, "--datasets", "imagenet-sketch")
+    sketch += ("--output_dir", directory / "different_out", "--checkpoint")
+    small = ("--checkpoint", small_checkpoint)
+    whole = (*small, "--data_dir", archives, "--datasets", ",".join(DATASETS))
     changes = {
         "whole": (*whole, "--output_dir", directory / "out"),
         "resumed": (*whole, "--output_dir", directory / "out"),
-        "corrupt": ("--data_dir", directory / "corrupt", "--output_dir", directory / "corrupt_out"),
-        "unwritable": ("--data_dir", archives, "--output_dir", directory / "file"),
-        # The data directory is the working directory, another one for each process.
-        "different": (
-            *("--data_dir", ".", "--datasets", "imagenet-a"),
-            *("--output_dir", directory / "different_out"),
+        "corrupt": (
+            *(*small, "--data_dir", directory / "corrupt"),
+            *("--output_dir", directory / "corrupt_out"),
         ),
-        "no_checkpoint": ("--checkpoint", "only_here", "--output_dir", directory / "no_checkpoint"),
-        **{
-            f"damaged_{name}": (
-                *("--data_dir", name, "--datasets", "imagenet-a"),
-                *("--output_dir", directory / f"damaged_{name}"),
-            )
-            for name in ("info", "shard")
-        },
+        "unwritable": (*small, "--data_dir", archives, "--output_dir", directory / "file"),
+        # Relative paths: each process has another working directory.
+        "images": (*sketch, "same/model", "--data_dir", ".", "--datasets", "imagenet-a"),
+        "flags": (*sketch, "same/model", "--batch_size", "1{process}"),
+        "list": (*sketch, "more"),
+        "weights": (*sketch, "other/model"),
+        "missing": (*sketch, "missing"),
+        "damaged": (*sketch, "damaged"),
+        "info": (*sketch, "same/model", "--data_dir", "info", "--datasets", "imagenet-a"),
+        "shard": (*sketch, "same/model", "--data_dir", "shard", "--datasets", "imagenet-a"),
     }
-    given = ("--batch_size", 16, "--allow_partial", "--checkpoint", small_checkpoint)
-    commands = json.dumps([[*map(str, (*given, *changes[name]))] for name in RUNS[:-1]])
+    given = ("--batch_size", 16, "--allow_partial")
+    commands = {name: [*map(str, (*given, *change))] for name, change in changes.items()}
+    workdir = str(directory / "run")
+    commands["init_from"] = ["train", workdir, {"init_from": "other/model"}]
+    commands["training"] = ["train", workdir, {"dataset": "folder", "data_dir": "folder"}]
+    commands = json.dumps([commands[name] for name in RUNS])
     script = "tests/evaluations_in_turn.py"
-    arguments = commands, directory / "run"
-    processes = finish(*start_two(script, *arguments, directories=(here, there)))
+    processes = finish(*start_two(script, commands, directories=(here, there)))
     assert [status for status, *_ in processes] == [0, 0], processes
     pieces = [re.split(r"STATUS: (\d)\n", text) for _, *texts in processes for text in texts]
     return {
@@ -161,28 +189,25 @@ def test_output_that_cannot_be_written(runs):
     assert "error: stopped: process 0 has failed" in other_err
 
 
-def test_different_data(runs):
-    """Processes that see different data stop with an error."""
-    status, _, errors = runs["different"]
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_processes_with_different_inputs_stop(runs, directory, name):
+    """No predictions are saved."""
+    status, _, errors = runs[name]
     assert status == [1, 1]
-    assert all("process 1 does not see the same data as process 0" in err for err in errors)
+    for err in errors:
+        assert err.endswith(
+            f"error: {DIFFERENT[name]}; give all processes the same command and files\n"
+        )
+    assert not list(directory.glob("different_out/**/*.npz"))
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("no_checkpoint", "error: no checkpoint at only_here: there is no such directory"),
-        ("damaged_info", "error: info/imagenet_a is damaged: .*Remove it and prepare it again"),
-        ("damaged_shard", "error: example 10 of imagenet_a/0.1.0 cannot be read: corrupted record"),
-        ("training", "error: the training images cannot be read: folder/train/.* is a directory"),
-    ],
-)
-def test_an_error_on_one_process_alone(runs, name, message):
+@pytest.mark.parametrize("name", FAILED)
+def test_an_error_on_one_process_alone(runs, name):
     """Both processes stop with one line, and at once."""
     status, _, (err, other_err) = runs[name]
     assert status == [1, 1]
     assert re.search(r"error: .*stopped.*\bprocess\b.* has failed", err)
-    assert re.search(message, other_err)
+    assert re.search(f"error: .*{FAILED[name]}", other_err)
     assert "Traceback" not in err + other_err
 
 

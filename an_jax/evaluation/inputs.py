@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
+import json
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from an_jax import parallel
 from an_jax.checkpoint import ModelCard, check_weights, is_checkpoint
@@ -18,8 +21,10 @@ from an_jax.data.sets.test_sets import TEST_SETS, TestSet
 from an_jax.data.sources import ImageList
 from an_jax.errors import InputError, NotThereError, check_utf8, with_advice
 from an_jax.evaluation.prediction_files import predictions_directory
+from an_jax.evaluation.published import check_comparable
+from an_jax.evaluation.report import check_report
 from an_jax.evaluation.scoring import References
-from an_jax.files import check_destination, restore_interrupted
+from an_jax.files import restore_interrupted
 from an_jax.zoo import Preprocessing
 
 
@@ -36,16 +41,18 @@ class Settings:
         preprocessing: overrides of the checkpoints' preprocessing.
         allow_partial: whether images may be missing.
         save_predictions: whether to write predictions as CSV too.
+        compare_published: whether a model and a test set must have published results.
     """
 
     datasets: list[str]
     data_dir: str | None
-    output_dir: Path
+    output_dir: epath.Path
     batch_size: int
     dtype: str
     preprocessing: dict[str, Any]
     allow_partial: bool
     save_predictions: bool
+    compare_published: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Model:
     """
 
     name: str
-    path: Path
+    path: epath.Path
     card: ModelCard
     preprocessing: Preprocessing
 
@@ -82,7 +89,7 @@ class Inputs:
     references: References
 
 
-def find_checkpoints(paths: list[Path]) -> dict[str, Path]:
+def find_checkpoints(paths: list[epath.Path]) -> dict[str, epath.Path]:
     """Finds the checkpoints at the paths or directly inside them.
 
     Returns:
@@ -92,7 +99,7 @@ def find_checkpoints(paths: list[Path]) -> dict[str, Path]:
         InputError: a path holds no checkpoint, two checkpoints have the same name, or a name is not
             UTF-8.
     """
-    checkpoints: dict[str, Path] = {}
+    checkpoints: dict[str, epath.Path] = {}
     for path in paths:
         restore_interrupted(path)
         children = sorted(path.iterdir()) if path.is_dir() else []
@@ -101,7 +108,7 @@ def find_checkpoints(paths: list[Path]) -> dict[str, Path]:
             inside = [path]
             ModelCard.read(path)
         for checkpoint in inside:
-            name = Path(os.path.abspath(checkpoint)).name  # also that of ".."
+            name = os.path.basename(os.path.normpath(checkpoint))  # also that of ".."
             if name in checkpoints:
                 raise InputError(
                     f"two checkpoints are named {name}: {checkpoints[name]} and {checkpoint}; "
@@ -112,27 +119,46 @@ def find_checkpoints(paths: list[Path]) -> dict[str, Path]:
     return checkpoints
 
 
-def open_inputs(checkpoints: dict[str, Path], settings: Settings) -> Inputs:
+def open_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
     """Opens the checkpoints and test sets and prepares the output directory.
 
     Args:
-        checkpoints: name -> directory.
+        paths: directories of checkpoints; see `find_checkpoints`.
         settings: settings of the evaluation.
 
     Raises:
         InputError: on every process, if a checkpoint or test set is missing or invalid, the output
-            directory cannot be written, or the processes see different data.
+            directory holds other files or cannot be written, or the processes have different
+            settings, checkpoints or data.
     """
     with parallel.failing_together():
-        inputs = _open(checkpoints, settings)
-    fingerprints = [source.fingerprint for source in inputs.sources.values()]
-    parallel.check_agreement(str(fingerprints), None)
-    parallel.on_main_process(functools.partial(_make_output, checkpoints, settings.output_dir))
+        inputs = _open(paths, settings)
+    parallel.check_agreement(_fingerprints(settings, inputs))
+    names = [model.name for model in inputs.models]
+    parallel.on_main_process(functools.partial(_make_output, names, settings.output_dir))
     return inputs
 
 
-def _open(checkpoints: dict[str, Path], settings: Settings) -> Inputs:
+def _fingerprints(settings: Settings, inputs: Inputs) -> dict[str, str]:
+    """Identifies everything that decides the results but the weights, which are compared later."""
+    flags = ("datasets", "batch_size", "dtype", "allow_partial", "save_predictions")
+    fingerprints = {f"--{name}": str(getattr(settings, name)) for name in flags}
+    fingerprints |= {f"--{name}": str(value) for name, value in settings.preprocessing.items()}
+    fingerprints["list of checkpoints"] = json.dumps([model.name for model in inputs.models])
+    for model in inputs.models:
+        preprocessing = dataclasses.asdict(model.preprocessing)
+        decisive = [model.card.model, model.card.num_classes, preprocessing]
+        fingerprints[f"model.json of {model.name}"] = json.dumps(decisive)
+    for name, source in inputs.sources.items():
+        fingerprints[f"images of {name}"] = source.fingerprint
+    return fingerprints
+
+
+def _open(paths: list[epath.Path], settings: Settings) -> Inputs:
     """Opens all inputs, the quickest to check first."""
+    checkpoints = find_checkpoints(paths)
+    if settings.compare_published:
+        check_comparable(checkpoints, settings.datasets)
     models = []
     for name, path in checkpoints.items():
         card = ModelCard.read(path)
@@ -200,15 +226,14 @@ def _open_sources(test_sets: dict[str, TestSet], settings: Settings) -> dict[str
     return {n: source for n, source in zip(names, sources, strict=True) if source is not None}
 
 
-def _make_output(checkpoints: dict[str, Path], output_dir: Path) -> None:
-    """Raises InputError if the output cannot be written."""
-    for name in ("results.md", "results.json"):
-        check_destination(output_dir / name, overwrite=True)
-    for name in checkpoints:
+def _make_output(models: Iterable[str], output_dir: epath.Path) -> None:
+    """Raises InputError if the output cannot be written or would replace other files."""
+    check_report(output_dir)
+    for name in models:
         directory = predictions_directory(output_dir, name)
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            (directory / ".writable").touch()
+            (directory / ".writable").write_bytes(b"")
             (directory / ".writable").unlink()
         except OSError as error:
             raise InputError(f"cannot write to {directory}: {with_advice(error)}") from error

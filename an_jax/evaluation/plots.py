@@ -12,6 +12,12 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.evaluation.result import Result
 
+FILES = (
+    "accuracy_by_test_set.png",
+    "accuracy_by_parameters.png",
+    "bn_against_an.png",
+    "shifted_accuracy.png",
+)
 _NORMS = {"bn": ("o", "#33658a"), "an": ("^", "#c1121f"), "se": ("s", "#b8730f")}
 _VARIANT = re.compile(r"(?<![a-z0-9])an(_bn\d+|_all)?(?![a-z0-9])")  # an_bn2: AN for the 2nd BN
 
@@ -25,7 +31,7 @@ def figures(results: list[Result]) -> dict[str, Figure]:
         results: of any models on any of the test sets.
 
     Returns:
-        File name -> figure.
+        Name in FILES -> figure.
     """
     top1 = {(r.model, r.dataset): 100 * r.scores["top1"] for r in results if "top1" in r.scores}
     scored = [r for r in results if (r.model, r.dataset) in top1]

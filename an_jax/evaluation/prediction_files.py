@@ -1,14 +1,11 @@
 """The predictions of a model on disk: one file an image set, so that a run can resume."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
-import numpy as np
+from etils import epath
 
-from an_jax import functional
 from an_jax.data.sets.class_index import SUBSETS
 from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.errors import InputError
@@ -18,7 +15,7 @@ from an_jax.zoo import Preprocessing
 VERSION = 1  # increment when a code change alters predictions for the same inputs
 
 
-def predictions_directory(output_dir: Path, model: str) -> Path:
+def predictions_directory(output_dir: epath.Path, model: str) -> epath.Path:
     """Returns the directory of a model's predictions."""
     return output_dir / "predictions" / model
 
@@ -34,7 +31,7 @@ class PredictionFiles:
         keys: image set -> key.
     """
 
-    directory: Path
+    directory: epath.Path
     keys: Mapping[str, str]
 
     def find(self, image_set: str) -> Predictions | None:
@@ -63,12 +60,12 @@ class PredictionFiles:
         space = image_set if image_set in SUBSETS else ALL
         self.load(image_set).write_csv(self._path(image_set).with_suffix(".csv"), space)
 
-    def _path(self, image_set: str) -> Path:
+    def _path(self, image_set: str) -> epath.Path:
         return self.directory / f"{image_set}.npz"
 
 
 def make_keys(
-    weights: functional.Arrays,
+    weights_digest: str,
     architecture: str,
     preprocessing: Preprocessing,
     dtype: str,
@@ -77,7 +74,7 @@ def make_keys(
     """Identifies a model's predictions for each image set.
 
     Args:
-        weights: parameters and running statistics.
+        weights_digest: of the parameters and running statistics.
         architecture: name in the zoo.
         preprocessing: size, crop, interpolation and normalization.
         dtype: compute dtype.
@@ -86,10 +83,7 @@ def make_keys(
     Returns:
         Image set -> key.
     """
-    digest = hashlib.sha256()
-    for path in sorted(weights):
-        digest.update(path.encode() + np.asarray(weights[path]).tobytes())
-    model = [VERSION, digest.hexdigest(), architecture, dataclasses.asdict(preprocessing), dtype]
+    model = [VERSION, weights_digest, architecture, dataclasses.asdict(preprocessing), dtype]
     return {name: json.dumps([*model, images]) for name, images in fingerprints.items()}
 
 

@@ -2,14 +2,15 @@
 
 import csv
 import dataclasses
+import io
 import zipfile
 import zlib
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from an_jax import parallel
 from an_jax.data.sets.class_index import SUBSETS, subset
@@ -63,7 +64,7 @@ class Predictions:
             confidence={s: values for s, values in self.confidence.items() if s in spaces},
         )
 
-    def save(self, path: Path, key: str) -> None:
+    def save(self, path: epath.Path, key: str) -> None:
         """Writes a file that `load` accepts for the same key.
 
         Raises:
@@ -76,10 +77,10 @@ class Predictions:
             np.savez_compressed(file, key=np.array(key), **arrays)
 
     @classmethod
-    def load(cls, path: Path, key: str) -> "Predictions | None":
+    def load(cls, path: epath.Path, key: str) -> "Predictions | None":
         """Reads a file; returns None if it is missing or damaged, or has another key."""
         try:
-            with path.open("rb") as opened, np.load(opened) as file:
+            with np.load(io.BytesIO(path.read_bytes())) as file:
                 if file["key"] != key:
                     return None
                 spaces = [n.removeprefix("classes/") for n in file if n.startswith("classes/")]
@@ -92,7 +93,7 @@ class Predictions:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
-    def write_csv(self, path: Path, space: str) -> None:
+    def write_csv(self, path: epath.Path, space: str) -> None:
         """Writes one row an image: file name, label, the five best classes, their probabilities.
 
         Args:

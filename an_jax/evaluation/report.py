@@ -1,16 +1,17 @@
 """Writes results as Markdown tables, JSON, timm's CSV files and pictures."""
 
-import contextlib
-import dataclasses
-import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+
+from etils import epath
 
 from an_jax.data.sets.test_sets import TEST_SETS
+from an_jax.errors import InputError
 from an_jax.evaluation import plots, timm_csv
 from an_jax.evaluation.result import Result
-from an_jax.files import check_destination, replacing
+from an_jax.evaluation.results_file import RESULTS, merge, read_results, to_json
+from an_jax.files import replacing
 
+TABLE = "results.md"
 # Test sets with one number in the table instead of two accuracies -> its key and its name.
 _SINGLE_SCORES = {
     "imagenet-c": ("mce", "mCE"),
@@ -28,41 +29,55 @@ _EXTRA_SCORES = {
 }
 
 
-def write_report(results: list[Result], output_dir: Path) -> str:
-    """Writes results.md, results.json, the CSV files and the pictures.
+def check_report(output_dir: epath.Path) -> None:
+    """Checks that a report in this directory would replace nothing but an earlier report.
+
+    Raises:
+        InputError: a file of that name exists without results.json, or results.json is not one of
+            this project.
+    """
+    tables = (test_set.csv for test_set in TEST_SETS.values())
+    names = {RESULTS, TABLE, timm_csv.METADATA, *tables, *plots.FILES}
+    present = {path.name for path in output_dir.iterdir()} if output_dir.is_dir() else set()
+    for name in sorted(names & present):
+        if RESULTS not in present:
+            raise InputError(
+                f"{output_dir} has a {name} but no {RESULTS}, so evaluate.py may not have written "
+                "it; choose another --output_dir"
+            )
+        if (output_dir / name).is_dir():
+            raise InputError(f"{output_dir / name} is a directory; choose another --output_dir")
+    read_results(output_dir)
+
+
+def write_report(results: list[Result], output_dir: epath.Path) -> str:
+    """Writes results.json, results.md, the CSV files and the pictures.
+
+    They show the results of earlier commands too. Those of the same model on the same test set are
+    replaced.
+
+    Args:
+        results: of this command.
+        output_dir: directory of the files.
 
     Returns:
         The text of results.md.
 
     Raises:
-        InputError: a file cannot be written.
+        InputError: a file cannot be written, or is not from an earlier report.
     """
+    check_report(output_dir)
+    results = merge(read_results(output_dir), results)
     text = markdown(results)
-    entries = [_flatten(result) for result in results]
-    files = {
-        "results.md": text,
-        "results.json": json.dumps(entries, indent=2) + "\n",
-        **timm_csv.csv_files(results),
-    }
+    # results.json comes first: the other files follow from it.
+    files = {RESULTS: to_json(results), TABLE: text, **timm_csv.csv_files(results)}
     for name, content in files.items():
-        with _open_for_writing(output_dir / name) as path:
+        with replacing(output_dir / name) as path:
             path.write_bytes(content.encode())
     for name, figure in plots.figures(results).items():
-        with _open_for_writing(output_dir / name) as path:
+        with replacing(output_dir / name) as path:
             figure.savefig(path, format="png", dpi=150)
     return text
-
-
-@contextlib.contextmanager
-def _open_for_writing(path: Path) -> Iterator[Path]:
-    check_destination(path, overwrite=True)  # never replaces a directory
-    with replacing(path) as temporary:
-        yield temporary
-
-
-def _flatten(result: Result) -> dict:
-    entry = dataclasses.asdict(result)
-    return entry | entry.pop("scores")
 
 
 def markdown(results: list[Result]) -> str:

@@ -18,6 +18,7 @@ class Result:
         num_params: number of trained values.
         image_size, crop_pct, interpolation: preprocessing.
         dtype: compute dtype.
+        weights_digest: SHA-256 of the parameters and running statistics.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Result:
     crop_pct: float
     interpolation: str
     dtype: str
+    weights_digest: str
 
     @property
     def norm(self) -> str:

@@ -1,7 +1,8 @@
 """Evaluates models on test sets: predicts every image set, then scores every test set."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -14,6 +15,7 @@ from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.inputs import Inputs, Model, Settings
 from an_jax.evaluation.prediction_files import PredictionFiles, make_keys, predictions_directory
 from an_jax.evaluation.result import Result
+from an_jax.evaluation.results_file import check_comparable_rows
 from an_jax.evaluation.scoring import score
 from an_jax.out_of_memory import explain_lack_of_memory
 
@@ -25,15 +27,32 @@ def evaluate_models(inputs: Inputs, settings: Settings) -> Iterator[list[Result]
         A model's results, one a test set. Empty on all processes but the main one.
 
     Raises:
-        InputError: on every process, if an image cannot be decoded, logits are not finite, a file
-            cannot be written, or a test set cannot be scored.
+        InputError: on every process, if weights are not the same on all processes or do not fit
+            earlier results, an image cannot be decoded, logits are not finite, a file cannot be
+            written, or a test set cannot be scored.
     """
     mesh = parallel.make_mesh()
     for model in inputs.models:
         with parallel.failing_together():
             split = functional.split(load_model(model.path, dtype=jnp.dtype(settings.dtype)))
+            digest = functional.digest(split.params | split.batch_stats)
+        parallel.check_agreement({f"weights of {model.name}": digest})
+        described = {
+            "architecture": model.card.model,
+            "num_params": functional.count(split.params),
+            "image_size": model.preprocessing.image_size,
+            "crop_pct": model.preprocessing.crop_pct,
+            "interpolation": model.preprocessing.interpolation,
+            "dtype": settings.dtype,
+            "weights_digest": digest,
+        }
+        parallel.on_main_process(
+            functools.partial(
+                check_comparable_rows, settings.output_dir, model.name, settings.datasets, described
+            )
+        )
         keys = make_keys(
-            split.params | split.batch_stats,
+            digest,
             model.card.model,
             model.preprocessing,
             settings.dtype,
@@ -41,9 +60,8 @@ def evaluate_models(inputs: Inputs, settings: Settings) -> Iterator[list[Result]
         )
         files = PredictionFiles(predictions_directory(settings.output_dir, model.name), keys)
         _predict(model, split, inputs.sources, files, settings, mesh)
-        num_params = functional.count(split.params)
         results = parallel.on_main_process(
-            functools.partial(_score, model, num_params, inputs, files, settings.dtype)
+            functools.partial(_score, model.name, described, inputs, files)
         )
         yield results or []
 
@@ -78,25 +96,14 @@ def _predict(
 
 
 def _score(
-    model: Model, num_params: int, inputs: Inputs, files: PredictionFiles, dtype: str
+    model: str, described: Mapping[str, Any], inputs: Inputs, files: PredictionFiles
 ) -> list[Result]:
-    """Scores a model on every test set."""
+    """Scores a model on every test set; `described` has the other fields of the results."""
     results = []
     for dataset, test_set in inputs.test_sets.items():
         n, scores = score(test_set, files.load, inputs.references)
+        expected = test_set.num_images
         results.append(
-            Result(
-                model=model.name,
-                architecture=model.card.model,
-                dataset=dataset,
-                n=n,
-                expected=test_set.num_images,
-                scores=scores,
-                num_params=num_params,
-                image_size=model.preprocessing.image_size,
-                crop_pct=model.preprocessing.crop_pct,
-                interpolation=model.preprocessing.interpolation,
-                dtype=dtype,
-            )
+            Result(model=model, dataset=dataset, n=n, expected=expected, scores=scores, **described)
         )
     return results

@@ -12,6 +12,8 @@ from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.evaluation.result import Result
 from an_jax.zoo.released import RELEASED
 
+METADATA = "model_metadata.csv"
+
 Row = dict[str, str]  # column -> cell
 
 
@@ -27,7 +29,7 @@ def csv_files(results: list[Result]) -> dict[str, str]:
     by_dataset = defaultdict(list)
     for result in results:
         by_dataset[result.dataset].append(result)
-    files = {"model_metadata.csv": _text(_metadata_rows(results))}
+    files = {METADATA: _text(_metadata_rows(results))}
     for dataset, group in list(by_dataset.items()):
         clean = TEST_SETS[dataset].clean
         if dataset == "imagenet-c":

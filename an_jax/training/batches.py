@@ -23,6 +23,7 @@ def epoch_batches(
     card: ModelCard,
     train_set: TrainSet,
     groups: NormGroups,
+    mesh: jax.sharding.Mesh,
     epoch: int,
     first_step: int,
     check: Callable[[], None],
@@ -37,6 +38,7 @@ def epoch_batches(
         card: the model's card.
         train_set: the images.
         groups: how the devices divide a batch.
+        mesh: the devices.
         epoch: number of the epoch, from 0.
         first_step: number of steps of this epoch that are done.
         check: raises an error if this process must stop; called before each batch.
@@ -45,9 +47,10 @@ def epoch_batches(
         A batch, and the error of this process, if it has failed.
     """
     share = parallel.local_range(config.batch_size)
+    order = parallel.process_order(mesh, config.batch_size)
     batches = train_batches(
         train_set.source,
-        groups.rows(config.batch_size),
+        groups.rows(config.batch_size)[order],
         slice(share.start, share.stop),
         card.preprocessing,
         Augmentation(tuple(config.crop_scale), config.horizontal_flip),

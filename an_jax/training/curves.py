@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from an_jax.errors import InputError, exit_status
-from an_jax.files import check_destination, why_not_png, write_atomically
+from an_jax.files import absolute, check_destination, why_not_png, write_atomically
 from an_jax.training.log_files import EPOCHS, read_lines
 
 
@@ -62,13 +62,13 @@ def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m an_jax.training.curves", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=epath.Path, help="working directories of train.py")
-    parser.add_argument("--output", required=True, type=epath.Path, help="PNG to write")
+    parser.add_argument("runs", nargs="+", help="working directories of train.py")
+    parser.add_argument("--output", required=True, help="PNG to write")
     args = parser.parse_args(argv)
 
     def draw() -> None:
         check_destination(args.output, overwrite=True, why_foreign=why_not_png)
-        plot_curves(args.runs, args.output)
+        plot_curves([*map(absolute, args.runs)], absolute(args.output))
 
     return exit_status(draw)
 

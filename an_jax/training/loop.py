@@ -1,6 +1,7 @@
 """The training loop: epochs of steps, each followed by a checkpoint and an evaluation."""
 
 import functools
+import json
 import os
 import time
 
@@ -64,7 +65,7 @@ def _open_train_set(config: ml_collections.ConfigDict) -> TrainSet:
         train_set = open_train_set(config.dataset, config.data_dir)
         if len(train_set.source) < jax.process_count():
             raise InputError("there are fewer training images than processes")
-    parallel.check_agreement(train_set.fingerprint, None)
+    parallel.check_agreement(train_set.fingerprints)
     return train_set
 
 
@@ -77,7 +78,11 @@ def _check_workdir_is_shared(workdir: epath.Path, config: ml_collections.ConfigD
             raise InputError(
                 f"{workdir} must be the same directory for all processes: {with_advice(error)}"
             ) from error
-    parallel.check_agreement(config.to_json() + written, None)
+    fields = json.loads(config.to_json())
+    parallel.check_agreement(
+        {f"config.{name}": json.dumps(value) for name, value in fields.items()}
+        | {str(workdir / CONFIG): written}
+    )
 
 
 def _run(
@@ -96,11 +101,15 @@ def _run(
     # 1. from the last checkpoint of the working directory, if it has one;
     # 2. otherwise from the weights of the checkpoint config.init_from, if that is set;
     # 3. otherwise from random weights.
+    parallel.check_agreement({"last checkpoint": str(checkpoints.last_step)})
     init_from = config.init_from if checkpoints.last_step is None else ""
     with parallel.failing_together():
         schedule, train_step, state, validate = build(
             config, card, train_set, mesh, groups.num_micro_batches, init_from
         )
+    if init_from:
+        digest = functional.digest(state.params | state.batch_stats)
+        parallel.check_agreement({f"weights of {init_from}": digest})
     state = checkpoints.restore_last(state)
     start = step = int(state.step)  # updates made
 
@@ -140,7 +149,9 @@ def _run(
         step == 0 or any(line["step"] == step for line in log.epochs)
     )
     first_epoch = (step if is_evaluated else step - 1) // steps
-    open_epoch = functools.partial(epoch_batches, config, card, train_set, groups, check=lock.check)
+    open_epoch = functools.partial(
+        epoch_batches, config, card, train_set, groups, mesh, check=lock.check
+    )
     preemption = Preemption()
     enough_memory = explain_lack_of_memory("--config.batch_size", config.batch_size)
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from an_jax.errors import InputError
+from an_jax.files import absolute
 
 SIZE = (500, 375)  # the most common size of ImageNet images, pixels
 QUALITIES = (75, 90, 96)
@@ -22,10 +23,10 @@ def find_photographs(folder: str | None, scratch: Path) -> list[Path]:
     """
     if folder is not None:
         endings = (".jpg", ".jpeg")
-        files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in endings)
+        files = sorted(p for p in Path(absolute(folder)).rglob("*") if p.suffix.lower() in endings)
         if not files:
             raise InputError(f"{folder}: no JPEGs (*.jpg, *.jpeg)")
-        return [file.absolute() for file in files]
+        return files
     try:
         from sklearn.datasets import load_sample_images
     except ImportError:

@@ -6,6 +6,7 @@ and mlcroissant:
     python -m an_jax.data.builders imagenet_o imagenet_c/fog_3 --manual_dir=M --data_dir=D
 """
 
+import dataclasses
 import sys
 
 from absl import app
@@ -16,6 +17,9 @@ from an_jax.data.builders.imagenet_c import imagenet_c_dataset_builder  # noqa: 
 from an_jax.data.builders.imagenet_o import imagenet_o_dataset_builder  # noqa: F401
 from an_jax.data.builders.imagenet_p import imagenet_p_dataset_builder  # noqa: F401
 from an_jax.errors import InputError
+from an_jax.files import absolute
+
+_PATHS = ("data_dir", "download_dir", "extract_dir", "manual_dir")
 
 
 def main(args: build.Args) -> None:
@@ -24,7 +28,12 @@ def main(args: build.Args) -> None:
     import an_jax.data.tf_on_cpu  # noqa: F401
 
     try:
-        args.execute()
+        paths = {
+            name: absolute(path)
+            for name, path in vars(args.paths).items()
+            if name in _PATHS and path
+        }
+        dataclasses.replace(args, paths=dataclasses.replace(args.paths, **paths)).execute()
     except InputError as error:
         sys.exit(f"error: {error}")
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import os
 import posixpath
 from collections.abc import Callable, Sequence
@@ -48,9 +50,14 @@ class TrainSet:
     real_labels: Sequence[Sequence[int]] | None = None
 
     @property
-    def fingerprint(self) -> str:
-        """A string that differs between different training sets."""
-        return self.source.fingerprint + self.val_source.fingerprint
+    def fingerprints(self) -> dict[str, str]:
+        """Identifies the parts: name -> a text that differs between different sets."""
+        real_labels = json.dumps(self.real_labels).encode()
+        return {
+            "training images": self.source.fingerprint,
+            "validation images": self.val_source.fingerprint,
+            "ReaL labels": hashlib.sha256(real_labels).hexdigest(),
+        }
 
 
 def _open_digits(data_dir: str) -> TrainSet:
