@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         InputError, OSError: an input is invalid, or a file cannot be read or written.
     """
     from an_jax import parallel
+    from an_jax.buckets import check_bucket
     from an_jax.data.sets.test_sets import expand_names
     from an_jax.devices import check_devices, describe_devices
     from an_jax.evaluation.inputs import Settings, open_inputs
@@ -93,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
         save_predictions=args.save_predictions,
         compare_published=args.compare_published,
     )
+    for path in (*checkpoints, output_dir):
+        check_bucket(path)
     check_devices()
     if parallel.is_main_process():
         print(f"evaluating on {describe_devices()}", flush=True)

@@ -1,6 +1,8 @@
 """Buckets: the check of a bucket, data and converted checkpoints in it, under faults."""
 
+import dataclasses
 import io
+import json
 import sys
 import time
 
@@ -20,6 +22,7 @@ from an_jax.data.train_pipeline import Augmentation, train_batches
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 from convert.__main__ import main as convert
+from evaluate import main as evaluate
 from tests import fake_archives, small_model
 from tests.fake_gcs import CUT, FOREVER
 from tests.fake_tfds import prepare
@@ -166,3 +169,21 @@ def test_conversion_in_both_directions(bucket, capsys):
     assert convert([pth, f"{back}2"]) == 0
     weights = [functional.split(an_jax.load_model(path)).params for path in (source, f"{back}2")]
     assert jax.tree.all(jax.tree.map(np.array_equal, *weights))
+
+
+def test_evaluation_from_a_bucket_into_it(bucket, capsys):
+    """A second command adds to the results of the first, a third reads saved predictions only."""
+    card = dataclasses.replace(small_model.CARD, num_classes=10)
+    small_model.save(bucket.path / "models/small", card)
+    given = ["--checkpoint", f"{bucket.path}/models", "--batch_size=60", "--save_predictions"]
+    for datasets in ("digits-blur", "digits", "digits,digits-blur"):
+        capsys.readouterr()
+        assert evaluate([*given, f"--output_dir={bucket.path}/out", f"--datasets={datasets}"]) == 0
+    assert "small on" not in capsys.readouterr().err
+    rows = json.loads((bucket.path / "out/results.json").read_text())
+    assert [(row["dataset"], row["n"]) for row in rows] == [("digits-blur", 360), ("digits", 360)]
+    names = {path.name for path in (bucket.path / "out").iterdir()}
+    assert {"results.md", "results-digits.csv", "shifted_accuracy.png", "predictions"} < names
+    assert (bucket.path / "out/predictions/small/digits.csv").exists()
+    assert evaluate([*given, "--output_dir=gs://none/out", "--datasets=digits"]) == 1
+    assert "error: there is no bucket gs://none" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from an_jax.data.sets.opening import Source, open_image_set
 from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sets.test_sets import TEST_SETS, TestSet
 from an_jax.data.sources import ImageList
-from an_jax.errors import InputError, NotThereError, check_utf8, with_advice
+from an_jax.errors import InputError, NotThereError, check_utf8, file_errors, with_advice
 from an_jax.evaluation.prediction_files import predictions_directory
 from an_jax.evaluation.published import check_comparable
 from an_jax.evaluation.report import check_report
@@ -235,5 +235,5 @@ def _make_output(models: Iterable[str], output_dir: epath.Path) -> None:
             directory.mkdir(parents=True, exist_ok=True)
             (directory / ".writable").write_bytes(b"")
             (directory / ".writable").unlink()
-        except OSError as error:
+        except file_errors() as error:
             raise InputError(f"cannot write to {directory}: {with_advice(error)}") from error

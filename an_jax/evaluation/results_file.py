@@ -32,7 +32,7 @@ def read_results(output_dir: epath.Path) -> list[Result]:
         return []
     try:
         return [_read_entry(entry) for entry in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{path} is damaged, or not written by this version of evaluate.py ({error!r}); choose "
             "another --output_dir, or move the file away"
