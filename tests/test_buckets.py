@@ -187,3 +187,25 @@ def test_evaluation_from_a_bucket_into_it(bucket, capsys):
     assert (bucket.path / "out/predictions/small/digits.csv").exists()
     assert evaluate([*given, "--output_dir=gs://none/out", "--datasets=digits"]) == 1
     assert "error: there is no bucket gs://none" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_interrupted_and_goes_on(bucket, capsys):
+    """Permission is withdrawn after the first set: one line. Its predictions are not lost."""
+    card = dataclasses.replace(small_model.CARD, num_classes=10)
+    small_model.save(bucket.path / "small", card)
+    given = ["--checkpoint", f"{bucket.path}/small", f"--output_dir={bucket.path}/out"]
+    given += ["--datasets=digits,digits-blur", "--batch_size=60"]
+    bucket.fail("POST.*digits-blur", 403)
+    assert evaluate(given) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: cannot write ")
+    assert "403" in error
+    bucket.heal()
+    bucket.fail("POST|PUT", 503, 2)
+    bucket.fail("POST|PUT", CUT, 2)
+    assert evaluate(given) == 0
+    bars = capsys.readouterr().err
+    assert "small on digits-blur:" in bars
+    assert "small on digits:" not in bars
+    rows = json.loads((bucket.path / "out/results.json").read_text())
+    assert [row["dataset"] for row in rows] == ["digits", "digits-blur"]
