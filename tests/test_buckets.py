@@ -105,12 +105,18 @@ def upload(local, destination):
 
 
 def batches_of(data_dir):
-    source = open_train_set("folder", str(data_dir)).source
-    preprocessing = Preprocessing(image_size=8, crop_pct=1.0)
-    augmentation = Augmentation((0.3, 1.0), True)
-    whole = slice(0, 4)
+    """An epoch of batches of 4 images."""
     return list(
-        train_batches(source, 4, whole, preprocessing, augmentation, seed=0, epoch=0, first_step=0)
+        train_batches(
+            open_train_set("folder", str(data_dir)).source,
+            np.arange(4),
+            slice(0, 4),
+            Preprocessing(image_size=8, crop_pct=1.0),
+            Augmentation((0.3, 1.0), True),
+            seed=0,
+            epoch=0,
+            first_step=0,
+        )
     )
 
 
@@ -149,12 +155,19 @@ def test_images_are_read_from_tfds(bucket, tmp_path):
     assert [e["image"].numpy() for e in read[0]] == [e["image"].numpy() for e in read[1]]
 
 
-def test_conversion_in_both_directions(bucket):
+def test_conversion_in_both_directions(bucket, capsys):
+    """A checkpoint whose copy to the bucket was interrupted is none."""
     source, pth, back = (str(bucket.path / name) for name in ("small", "small.pth", "models/back"))
     small_model.save(source)
     assert convert([source, pth, "--to-torch"]) == 0
-    assert convert([pth, back]) == 0
-    weights = [functional.split(an_jax.load_model(path)).params for path in (source, back)]
+    bucket.fail("PUT.*model.json|POST.*model.json", 403)
+    assert convert([pth, back]) == 1
+    assert f"error: cannot write {back}: " in capsys.readouterr().err
+    with pytest.raises(InputError, match=f"{back} is not a checkpoint"):
+        an_jax.load_model(back)
+    bucket.heal()
+    assert convert([pth, f"{back}2"]) == 0
+    weights = [functional.split(an_jax.load_model(path)).params for path in (source, f"{back}2")]
     assert jax.tree.all(jax.tree.map(np.array_equal, *weights))
 
 
@@ -174,3 +187,25 @@ def test_evaluation_from_a_bucket_into_it(bucket, capsys):
     assert (bucket.path / "out/predictions/small/digits.csv").exists()
     assert evaluate([*given, "--output_dir=gs://none/out", "--datasets=digits"]) == 1
     assert "error: there is no bucket gs://none" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_interrupted_and_goes_on(bucket, capsys):
+    """Permission is withdrawn after the first set: one line. Its predictions are not lost."""
+    card = dataclasses.replace(small_model.CARD, num_classes=10)
+    small_model.save(bucket.path / "small", card)
+    given = ["--checkpoint", f"{bucket.path}/small", f"--output_dir={bucket.path}/out"]
+    given += ["--datasets=digits,digits-blur", "--batch_size=60"]
+    bucket.fail("POST.*digits-blur", 403)
+    assert evaluate(given) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: cannot write ")
+    assert "403" in error
+    bucket.heal()
+    bucket.fail("POST|PUT", 503, 2)
+    bucket.fail("POST|PUT", CUT, 2)
+    assert evaluate(given) == 0
+    bars = capsys.readouterr().err
+    assert "small on digits-blur:" in bars
+    assert "small on digits:" not in bars
+    rows = json.loads((bucket.path / "out/results.json").read_text())
+    assert [row["dataset"] for row in rows] == ["digits", "digits-blur"]

@@ -11,12 +11,19 @@ import pytest
 import an_jax
 from an_jax import functional
 from an_jax.errors import InputError
-from an_jax.training import loop
+from an_jax.training import lock, loop
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.log_files import read_lines
 from tests.digits_runs import CHANGES, NUM_STEPS, assert_same_end, config, new_state, read_last
 from tests.fake_gcs import CUT, FOREVER
 from tests.processes import finish, start, start_two
+
+
+@pytest.fixture(autouse=True)
+def short_lease(monkeypatch):
+    """The lock of a run that was killed expires at once."""
+    monkeypatch.setattr(lock, "EXPIRY", 0.1)
+    monkeypatch.setattr(lock, "SETTLING", 0.02)
 
 
 def wait_for(condition, process):

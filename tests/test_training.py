@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +60,7 @@ def test_lines_about_steps(finished):
     assert first["loss"] == pytest.approx((4 * lines[0]["loss"] + 2 * lines[1]["loss"]) / 6)
     assert first["learning_rate"] == lines[1]["learning_rate"]
     assert all(line["images_per_second"] > 0 for line in lines)
+    assert all(0 < line["input_wait"] == line["input_wait_worst"] < 1 for line in lines)
 
 
 def test_tensorboard_reads_the_scalars(finished):
@@ -228,10 +230,25 @@ def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
 
 def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
     """Training continues after corrupt images and failed writes of curves.png and TensorBoard's
-    log. It also writes a profile."""
+    log. It also writes a profile, and reads the next epoch's images before a validation ends."""
+    begun, read, validate = [], loop.epoch_batches, validation.Validation.__call__
 
     def fail(*args):
         raise tf.errors.UnavailableError(None, None, "HTTP response code 503")
+
+    def read_epoch(*args, check):
+        begun.append(args[-2])
+        yield from read(*args, check=check)
+
+    def validate_late(*args):
+        deadline = time.monotonic() + 10
+        while len(begun) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert begun == [0, 1]
+        return validate(*args)
+
+    monkeypatch.setattr(loop, "epoch_batches", read_epoch)
+    monkeypatch.setattr(validation.Validation, "__call__", validate_late)
 
     monkeypatch.setattr(loop, "plot_curves", fail)
     monkeypatch.setattr(tf.io.TFRecordWriter, "flush", fail)
@@ -255,7 +272,8 @@ def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
     assert printed.out.count(f"warning: curves.png {reason}") == 2
     assert printed.out.count(f"warning: TensorBoard's log {reason}") == 1
     assert printed.out.count("profile written to") == 1
-    assert list((tmp_path / "run/profile").rglob("*.xplane.pb"))
+    (trace,) = (tmp_path / "run/profile").rglob("*.xplane.pb")
+    assert b"step_num" in trace.read_bytes()
 
 
 def test_a_run_that_saved_nothing_does_not_pin_its_configuration(tmp_path):
@@ -354,8 +372,8 @@ def test_a_run_with_real_labels(tmp_path, archives, capsys):
 
 
 STEPS = [
-    {"epoch": 3, "step": 8, "steps": 3, "loss": 2.0, "top1": 0.5, "images_per_second": 0.0},
-    {"epoch": 3, "step": 9, "steps": 1, "loss": 4.0, "top1": 0.1, "images_per_second": 7.0},
+    {"steps": 3, "loss": 2.0, "top1": 0.5, "images_per_second": 0.0, "input_wait": 0.5},
+    {"steps": 1, "loss": 4.0, "top1": 0.1, "images_per_second": 7.0, "input_wait": 0.1},
 ]
 
 
@@ -367,6 +385,7 @@ def test_metrics_of_an_epoch():
         "step": 9,
         "loss": 2.5,
         "train_top1": pytest.approx(0.4),
+        "input_wait": pytest.approx(0.4),
         "val_top1": 0.25,
         "real_top1": 0.3,
         "learning_rate": 0.1,

@@ -4,6 +4,7 @@ import numpy as np
 from tqdm import tqdm
 
 from an_jax.training import watch
+from an_jax.training.input_wait import Shares
 from an_jax.training.step import Metrics
 
 
@@ -13,6 +14,22 @@ class Log:
 
     def add_steps(self, line):
         self.lines.append(line)
+
+    def write(self):
+        pass
+
+
+class InputWait:
+    """A wait that grows by a tenth with each line."""
+
+    share = 0.0
+
+    def take(self):
+        self.share += 0.1
+        return Shares(np.float32(self.share), np.float32(2 * self.share))
+
+    def pause(self):
+        pass
 
 
 def test_validation_does_not_count_as_the_steps_time(monkeypatch):
@@ -31,6 +48,7 @@ def test_validation_does_not_count_as_the_steps_time(monkeypatch):
         schedule=lambda step: 0.1,
         batch_size=4,
         log_steps=2,
+        input_wait=InputWait(),
         describe_last_checkpoint=str,
     )
     for step in (1, 2, 3, 4):
@@ -42,3 +60,5 @@ def test_validation_does_not_count_as_the_steps_time(monkeypatch):
     assert [line["step"] for line in log.lines] == [2, 4]
     assert [line["loss"] for line in log.lines] == [1.5, 3.5]
     assert [line["images_per_second"] for line in log.lines] == [4.0, 4.0]
+    assert [line["input_wait"] for line in log.lines] == [0.1, 0.2]
+    assert [line["input_wait_worst"] for line in log.lines] == [0.2, 0.4]

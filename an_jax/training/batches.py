@@ -1,6 +1,8 @@
 """This process's batches of an epoch, in step with the other processes."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import jax
 import ml_collections
@@ -12,6 +14,8 @@ from an_jax.data.sets.train_sets import TrainSet
 from an_jax.data.train_pipeline import Augmentation, TrainBatch, steps_per_epoch, train_batches
 from an_jax.training.norm_groups import NormGroups
 from an_jax.training.targets import FAILED
+
+T = TypeVar("T")
 
 
 def epoch_batches(
@@ -70,3 +74,18 @@ def epoch_batches(
                     raise
                 error = caught
         yield batch or failed, error
+
+
+def begin(batches: Iterator[T]) -> Iterator[T]:
+    """Has the first batch prepared in the background, and returns an iterator over all."""
+    thread = ThreadPoolExecutor(1)
+    first = thread.submit(next, batches, None)
+    thread.shutdown(wait=False)
+
+    def iterate() -> Iterator[T]:
+        batch = first.result()
+        if batch is not None:
+            yield batch
+            yield from batches
+
+    return iterate()

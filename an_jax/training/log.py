@@ -20,16 +20,16 @@ def epoch_metrics(
     Args:
         epoch: number of the epoch, from 1.
         step: updates made at its end.
-        steps: the epoch's lines of steps.jsonl. Without any, the result has no loss, train_top1 and
-            learning_rate.
+        steps: the epoch's lines of steps.jsonl. Without any, the result has no loss, train_top1,
+            input_wait and learning_rate.
         scores: accuracies on the validation images.
         skipped: number of images that could not be decoded.
     """
     weights = [line["steps"] for line in steps]
     rates = [line["images_per_second"] for line in steps if line["images_per_second"]]
     means = {
-        name: float(np.average([line[key] for line in steps], weights=weights))
-        for name, key in (("loss", "loss"), ("train_top1", "top1"))
+        name: float(np.average([line.get(key, 0.0) for line in steps], weights=weights))
+        for name, key in (("loss", "loss"), ("train_top1", "top1"), ("input_wait", "input_wait"))
         if steps
     }
     return {

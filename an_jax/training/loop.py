@@ -1,5 +1,6 @@
 """The training loop: epochs of steps, each followed by a checkpoint and an evaluation."""
 
+import functools
 import json
 import os
 import time
@@ -17,11 +18,12 @@ from an_jax.errors import InputError, file_errors, with_advice
 from an_jax.files import absolute
 from an_jax.out_of_memory import explain_lack_of_memory
 from an_jax.progress import progress_bar
-from an_jax.training.batches import epoch_batches
+from an_jax.training.batches import begin, epoch_batches
 from an_jax.training.build import build, make_card
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.config import check_config, eval_batch_size
 from an_jax.training.curves import plot_curves
+from an_jax.training.input_wait import InputWait
 from an_jax.training.lock import RunLock
 from an_jax.training.log import RunLog, epoch_metrics, is_best
 from an_jax.training.messages import describe_best, describe_epoch, describe_run, say
@@ -130,12 +132,14 @@ def _run(
         initial=step * config.batch_size,
         hidden=not parallel.is_main_process(),
     )
+    input_wait = InputWait(mesh)
     watch = StepWatch(
         log=log,
         progress=progress,
         schedule=schedule,
         batch_size=config.batch_size,
         log_steps=config.log_steps,
+        input_wait=input_wait,
         describe_last_checkpoint=checkpoints.describe_last,
     )
     profile = Profile(workdir / "profile", config.profile_steps, watch.drain)
@@ -145,22 +149,26 @@ def _run(
         step == 0 or any(line["step"] == step for line in log.epochs)
     )
     first_epoch = (step if is_evaluated else step - 1) // steps
+    open_epoch = functools.partial(
+        epoch_batches, config, card, train_set, groups, mesh, check=lock.check
+    )
     preemption = Preemption()
     enough_memory = explain_lack_of_memory("--config.batch_size", config.batch_size)
     try:
         with log, progress, profile, preemption, enough_memory:
+            upcoming = None
             for epoch in range(first_epoch, config.num_epochs):
                 epoch_began = time.perf_counter()
-                for batch, error in epoch_batches(
-                    config, card, train_set, groups, mesh, epoch, step - epoch * steps, lock.check
-                ):
+                batches = upcoming or open_epoch(epoch, step - epoch * steps)
+                for batch, error in input_wait.measure(batches):
                     watch.skip(batch.skipped)
                     profile.before_step(step - start)
                     if step == start:
                         say("compiling the training step ...")
                     step_began = time.perf_counter()
-                    images, labels = parallel.shard_batch((batch.images, batch.labels), mesh)
-                    state, metrics = train_step(state, images, labels)
+                    with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                        images, labels = parallel.shard_batch((batch.images, batch.labels), mesh)
+                        state, metrics = train_step(state, images, labels)
                     if step == start:
                         say(f"compiled in {time.perf_counter() - step_began:.1f} s; training")
                     step += 1
@@ -174,6 +182,8 @@ def _run(
                     if is_preempted:
                         raise Preempted
 
+                if epoch + 1 < config.num_epochs:  # read while the devices validate
+                    upcoming = begin(open_epoch(epoch + 1, 0))
                 with (
                     preemption.stopping_at_once(),
                     explain_lack_of_memory("--config.eval_batch_size", eval_batch_size(config)),

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from an_jax import parallel
 from an_jax.errors import InputError
+from an_jax.training.input_wait import InputWait, Shares
 from an_jax.training.log import RunLog
 from an_jax.training.step import Metrics
 from an_jax.watchdog import note_progress
@@ -36,6 +37,7 @@ class StepWatch:
         schedule: the learning rate of each update.
         batch_size: global batch size.
         log_steps: number of steps in a line of the log.
+        input_wait: measures the wait for input.
         describe_last_checkpoint: says which checkpoint is the last good one, for errors.
     """
 
@@ -47,14 +49,16 @@ class StepWatch:
         schedule: optax.Schedule,
         batch_size: int,
         log_steps: int,
+        input_wait: InputWait,
         describe_last_checkpoint: Callable[[], str],
     ):
         self._log, self._progress, self._schedule = log, progress, schedule
-        self._batch_size, self._log_steps = batch_size, log_steps
+        self._batch_size, self._log_steps, self._input_wait = batch_size, log_steps, input_wait
         self._describe_last_checkpoint = describe_last_checkpoint
-        self._dispatched: deque[tuple[int, int, Metrics]] = deque()
+        self._dispatched: deque[tuple[int, int, Metrics, Shares | None]] = deque()
         self._window: list[LoggedStep] = []  # the steps of the next line
         self._window_began: tuple[float, int] | None = None  # at this time, after this step
+        self._last_wait = "?"  # of the last line
         self._skipped = 0
         self._error: Exception | None = None
 
@@ -83,7 +87,8 @@ class StepWatch:
             Exception: `error`, once the other processes know of it.
         """
         self._error = error
-        self._dispatched.append((epoch, step, metrics))
+        shares = self._input_wait.take() if step % self._log_steps == 0 else None
+        self._dispatched.append((epoch, step, metrics, shares))
         if len(self._dispatched) > 2:
             self._read_metrics()
 
@@ -92,12 +97,13 @@ class StepWatch:
         while self._dispatched:
             self._read_metrics()
         if self._window:
-            self._log_window()
+            self._log_window(self._input_wait.take())
+        self._input_wait.pause()
         self._log.write()  # before a checkpoint of this step is complete
         self._window_began = None  # checkpoints and evaluation do not count as the steps' time
 
     def _read_metrics(self) -> None:
-        epoch, step, metrics = self._dispatched.popleft()
+        epoch, step, metrics, shares = self._dispatched.popleft()
         loss, top1 = float(metrics.loss), float(metrics.top1)
         if not math.isfinite(loss):
             with parallel.failing_together():  # see `epoch_batches`
@@ -111,14 +117,19 @@ class StepWatch:
         self._window.append(LoggedStep(epoch, step, loss, top1))
         rate = float(self._schedule(step - 1))
         self._progress.set_postfix(
-            epoch=epoch, step=step, loss=f"{loss:.3f}", lr=f"{rate:.3g}", refresh=False
+            epoch=epoch,
+            step=step,
+            loss=f"{loss:.3f}",
+            lr=f"{rate:.3g}",
+            input_wait=self._last_wait,
+            refresh=False,
         )
         self._progress.update(self._batch_size)
         note_progress(f"step {step}")
-        if step % self._log_steps == 0:
-            self._log_window()
+        if shares is not None:
+            self._log_window(shares)
 
-    def _log_window(self) -> None:
+    def _log_window(self, shares: Shares) -> None:
         assert self._window_began is not None
         (began, first), now, last = self._window_began, time.perf_counter(), self._window[-1]
         images = (last.step - first) * self._batch_size
@@ -130,6 +141,9 @@ class StepWatch:
             "top1": float(np.mean([step.top1 for step in self._window])),
             "learning_rate": float(self._schedule(last.step - 1)),
             "images_per_second": round(images / (now - began), 1) if images else 0.0,
+            "input_wait": round(float(shares.mean), 4),
+            "input_wait_worst": round(float(shares.worst), 4),
         }
+        self._last_wait = f"{line['input_wait']:.0%}"
         self._log.add_steps(line)
         self._window, self._window_began = [], (now, last.step)
