@@ -154,9 +154,9 @@ class TrainCheckpoints:
         except InputError:
             raise
         except Exception as error:  # orbax and tensorstore raise many types for a full disk
-            # The system's reason comes last. A bucket's server adds a page of text.
-            text = re.sub(" with body '.*'", "", one_line(error))
-            reason = text.split(" [")[0].rpartition(": ")[2]
+            # The system's reason comes last.
+            text = one_line(error).split(" [")[0]
+            reason = re.sub("^.*(?=HTTP response code)|^.*: ", "", text, count=1)
             raise InputError(
                 f"cannot write to {self._last.directory.parent}: {reason}; "
                 f"{self.describe_last()}: {how_to_resume(error)}"
