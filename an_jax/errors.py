@@ -29,6 +29,7 @@ _ADVICE = {
     r"unavailable|deadline|time(d )?out|connect|resolve host|unreachable|no route|aborted|stale|"
     r"input/output": "wait until the network and the storage work",
 }
+_PAGE = re.compile(r""" with body '(?:.*?"message": ?"(.*?)")?.*'""")
 
 
 def file_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
@@ -53,8 +54,12 @@ def with_advice(error: Exception, reason: str = "") -> str:
 
 
 def one_line(error: Exception, limit: int | None = None) -> str:
-    """Returns an error's message on one line, cut off after `limit` characters."""
-    return " ".join(str(error).split())[:limit]
+    """Returns an error's message on one line, cut off after `limit` characters.
+
+    TensorFlow quotes the whole page that a bucket's server sends; only the page's message is kept.
+    """
+    text = " ".join(str(error).split())
+    return _PAGE.sub(lambda page: f" ({page[1]})" if page[1] else "", text)[:limit]
 
 
 def check_utf8(names: Iterable[str]) -> None:

@@ -164,7 +164,8 @@ class _Handler(BaseHTTPRequestHandler):
         status = self.server.next_fault(f"{self.command} {self.path}")
         time.sleep(self.server.delay)
         if status not in (None, CUT):
-            self._reply(status, [], b'{"error": {"code": %d, "message": "injected"}}' % status)
+            page = {"error": {"code": status, "message": "injected", "errors": []}}
+            self._reply(status, [], json.dumps(page, indent=2).encode())
         elif self.path.endswith("/storageLayout"):  # which fake-gcs-server does not know
             self._reply(200, [], b'{"hierarchicalNamespace": {"enabled": false}}')
         elif self.headers.get("Content-Range", "").startswith("bytes */"):

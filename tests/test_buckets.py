@@ -18,8 +18,9 @@ from an_jax.buckets import check_bucket
 from an_jax.data.folders import check_data_directory
 from an_jax.data.sets.opening import open_image_set
 from an_jax.data.sets.train_sets import open_train_set
+from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.data.train_pipeline import Augmentation, train_batches
-from an_jax.errors import InputError
+from an_jax.errors import InputError, one_line
 from an_jax.zoo import Preprocessing
 from convert.__main__ import main as convert
 from evaluate import main as evaluate
@@ -209,3 +210,13 @@ def test_an_evaluation_is_interrupted_and_goes_on(bucket, capsys):
     assert "small on digits:" not in bars
     rows = json.loads((bucket.path / "out/results.json").read_text())
     assert [row["dataset"] for row in rows] == ["digits", "digits-blur"]
+
+
+def test_the_page_of_a_server_is_not_quoted():
+    page = '{\n  "error": {\n    "code": 403,\n    "message": "a@b: no access.",\n "x": "\'"}\n}\n'
+    text = f"HTTP response code 403 with body '{page}'\n\t when reading gs://b/x"
+    error = tf.errors.PermissionDeniedError(None, None, text)
+    expected = "HTTP response code 403 (a@b: no access.) when reading gs://b/x"
+    assert one_line(error) == expected
+    assert explain(error) == f"{expected}; change the permissions"
+    assert one_line(OSError("with body 'none'")) == "with body 'none'"

@@ -157,7 +157,7 @@ def test_permission_is_withdrawn_in_training(bucket, finished, pattern):
     assert "Traceback" not in err
     error = err.splitlines()[-1]
     assert re.match(
-        r"error: cannot write to gs://bucket-\d+/run: HTTP response code 403 when .*; "
+        r"error: cannot write to gs://bucket-\d+/run: HTTP response code 403 \(injected\) when .*; "
         r"the last good checkpoint is step \d+: .*run the same command again to resume",
         error,
     )

@@ -230,25 +230,37 @@ def test_killed_while_the_workdir_was_opened(tmp_path, monkeypatch):
 
 def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
     """Training continues after corrupt images and failed writes of curves.png and TensorBoard's
-    log. It also writes a profile, and reads the next epoch's images before a validation ends."""
-    begun, read, validate = [], loop.epoch_batches, validation.Validation.__call__
+    log. It also writes a profile, and reads the next epoch's images before a validation ends. It
+    goes on while the best weights are written."""
+    begun, batches, read = [], [], loop.epoch_batches
+    validate, wait_for_best = validation.Validation.__call__, TrainCheckpoints.wait_for_best
 
     def fail(*args):
         raise tf.errors.UnavailableError(None, None, "HTTP response code 503")
 
     def read_epoch(*args, check):
         begun.append(args[-2])
-        yield from read(*args, check=check)
+        for batch in read(*args, check=check):
+            batches.append(batch)
+            yield batch
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 30
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert condition()
 
     def validate_late(*args):
-        deadline = time.monotonic() + 10
-        while len(begun) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert begun == [0, 1]
+        wait_for(lambda: begun == [0, 1])
         return validate(*args)
+
+    def wait_longer(*args):
+        wait_for(lambda: len(batches) > 7)  # the first one of the second epoch is read ahead
+        wait_for_best(*args)
 
     monkeypatch.setattr(loop, "epoch_batches", read_epoch)
     monkeypatch.setattr(validation.Validation, "__call__", validate_late)
+    monkeypatch.setattr(TrainCheckpoints, "wait_for_best", wait_longer)
 
     monkeypatch.setattr(loop, "plot_curves", fail)
     monkeypatch.setattr(tf.io.TFRecordWriter, "flush", fail)

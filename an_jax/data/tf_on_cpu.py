@@ -6,7 +6,7 @@ All modules import TensorFlow from here.
 import os
 import re
 
-from an_jax.errors import with_advice
+from an_jax.errors import one_line, with_advice
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # not used here, and it prints a notice
@@ -30,9 +30,8 @@ __all__ = ["explain", "tf", "without_autotune"]
 
 def explain(error: Exception) -> str:
     """Returns the reason of a file system or decoder, and what to do about it if that is known."""
-    message = error.message if isinstance(error, tf.errors.OpError) else str(error)
     # TensorFlow describes the pipeline first.
-    line = re.sub(r"\{\{.*?\}\} | \[.*", "", (message or type(error).__name__).splitlines()[0])
+    line = re.sub(r"\{\{.*?\}\} | \[.*", "", one_line(error) or type(error).__name__)
     return with_advice(error, re.sub(r"^.*Iterator::\S+: ", "", line))
 
 

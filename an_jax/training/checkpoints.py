@@ -69,10 +69,10 @@ class TrainCheckpoints:
             self._last.save(step, args=ocp.args.Composite(**args))
 
     def save_best(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
-        """Saves the weights as those of the best epoch so far, and waits until they are written.
+        """Saves the weights as those of the best epoch so far, in the background.
 
         Raises:
-            InputError: they cannot be written.
+            InputError: they or earlier ones cannot be written.
         """
         weights, _ = _items(state)
         args = ocp.args.Composite(**{WEIGHTS: ocp.args.StandardSave(weights)})
@@ -81,6 +81,14 @@ class TrainCheckpoints:
             self._last.wait_until_finished()  # a run resumes at or after its best step
             if step not in self._best.all_steps():
                 self._best.save(step, args=args, metrics=metrics, force=True)
+
+    def wait_for_best(self) -> None:
+        """Waits until the best weights are written; may be called by another thread.
+
+        Raises:
+            InputError: they cannot be written.
+        """
+        with self._explain_errors():
             self._best.wait_until_finished()
 
     def wait(self) -> None:
@@ -154,9 +162,9 @@ class TrainCheckpoints:
         except InputError:
             raise
         except Exception as error:  # orbax and tensorstore raise many types for a full disk
-            # The system's reason comes last. A bucket's server adds a page of text.
-            text = re.sub(" with body '.*'", "", one_line(error))
-            reason = text.split(" [")[0].rpartition(": ")[2]
+            # The system's reason comes last.
+            text = one_line(error).split(" [")[0]
+            reason = re.sub("^.*(?=HTTP response code)|^.*: ", "", text, count=1)
             raise InputError(
                 f"cannot write to {self._last.directory.parent}: {reason}; "
                 f"{self.describe_last()}: {how_to_resume(error)}"

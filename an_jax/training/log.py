@@ -100,6 +100,11 @@ class RunLog:
         if self._files:
             self._files.submit(job)
 
+    def wait_for_epoch(self) -> None:
+        """Waits until the last line about an epoch is written. Raises InputError if it cannot."""
+        if self._files:
+            self._files.wait_for_epoch()
+
     def __enter__(self) -> "RunLog":
         return self
 

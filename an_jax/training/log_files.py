@@ -58,6 +58,8 @@ class LogFiles:
         self._has_reported = False
         self._thread = ThreadPoolExecutor(1, "log")
         self._jobs: deque[Future] = deque()
+        self._has_failed = False
+        self._epoch: Future | None = None
         with self._explain_errors():
             if (workdir / EPOCHS).exists():
                 self._keep(workdir / EPOCHS, epochs)
@@ -107,9 +109,15 @@ class LogFiles:
     def add_epoch(self, line: dict) -> None:
         """Adds a line about an epoch."""
         self._add(self._workdir / EPOCHS, line)
-        self.write()
+        self._epoch = self.write()
         if self._is_in_bucket:
             self.submit(self._begin_events)
+
+    def wait_for_epoch(self) -> None:
+        """Waits until the last line about an epoch is written. Raises InputError if it cannot."""
+        if self._epoch:
+            with self._explain_errors():
+                self._epoch.result()
 
     def _add(self, path: epath.Path, line: dict) -> None:
         self._texts[path] = self._texts.get(path, "") + _json_line(line)
@@ -120,16 +128,15 @@ class LogFiles:
         event = tf.compat.v1.Event(wall_time=time.time(), **fields)
         self._events.append(event.SerializeToString())
 
-    def write(self) -> None:
-        """Lets the thread write what was added. Raises InputError if an earlier write failed."""
+    def write(self) -> Future | None:
+        """Lets the thread write what was added. Raises InputError if an earlier job failed."""
         texts = {path: self._texts[path] for path in self._changed}
         if not self._is_in_bucket:
             self._texts.clear()
         events, self._events = self._events, []
         self._changed.clear()
         self._last_write = time.monotonic()
-        if texts or events:
-            self.submit(lambda: self._write(texts, events))
+        return self.submit(lambda: self._write(texts, events)) if texts or events else None
 
     def _write(self, texts: dict[epath.Path, str], events: list[bytes]) -> None:
         for path, text in texts.items():
@@ -150,12 +157,23 @@ class LogFiles:
         with self._reporting_errors():
             self._records.close()
 
-    def submit(self, job: Callable[[], None]) -> None:
-        """Lets the thread run a job after the earlier ones. Raises InputError if one failed."""
+    def submit(self, job: Callable[[], None]) -> Future:
+        """Lets the thread run a job after the earlier ones, if these succeed.
+
+        Raises:
+            InputError: an earlier job failed.
+        """
         while self._jobs and self._jobs[0].done():
             with self._explain_errors():
                 self._jobs.popleft().result()
-        self._jobs.append(self._thread.submit(job))
+        self._jobs.append(self._thread.submit(self._run, job))
+        return self._jobs[-1]
+
+    def _run(self, job: Callable[[], None]) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            job()
+            self._has_failed = False
 
     def close(self) -> None:
         """Waits until everything is written. Raises InputError if it cannot be."""

@@ -178,6 +178,7 @@ def _run(
                     is_last = step == (epoch + 1) * steps
                     if is_preempted or is_last or step % config.checkpoint_steps == 0:
                         watch.drain()
+                        log.wait_for_epoch()  # a run that resumes here does not evaluate it again
                         checkpoints.save(step, state)
                     if is_preempted:
                         raise Preempted
@@ -192,6 +193,7 @@ def _run(
                 # Save the weights before logging the epoch: a logged epoch is not evaluated again.
                 if parallel.broadcast_flag(is_best(scores, log.epochs)):
                     checkpoints.save_best(step, state, scores)
+                    log.submit(checkpoints.wait_for_best)
                 lines = [line for line in log.steps if line["epoch"] == epoch + 1]
                 skipped = parallel.sum_over_processes(watch.take_skipped())
                 log.add_epoch(epoch_metrics(epoch + 1, step, lines, scores, skipped))
