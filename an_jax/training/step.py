@@ -18,7 +18,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from an_jax import functional
+from an_jax import functional, parallel
 from an_jax.data.images.normalization import normalize_images
 from an_jax.parallel import AXES, GROUP, MEMBER
 from an_jax.training.targets import mixup, smooth_targets
@@ -50,6 +50,18 @@ def init_state(split: functional.Split, optimizer: optax.GradientTransformation)
     """Returns the state before the first step."""
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, split.params, split.batch_stats, optimizer.init(split.params))
+
+
+def abstract_state(
+    split: functional.Split, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> TrainState:
+    """Returns the shapes, dtypes and shardings of the state, for a model that may be abstract."""
+
+    def make(params: functional.Arrays, batch_stats: functional.Arrays) -> TrainState:
+        return init_state(functional.Split(split.definition, params, batch_stats), optimizer)
+
+    state = jax.eval_shape(make, split.params, split.batch_stats)
+    return parallel.abstract(state, parallel.replicated(mesh))
 
 
 def make_train_step(
