@@ -101,6 +101,7 @@ def kill_while_saving(bucket, workdir, process):
     return step
 
 
+@pytest.mark.slow
 def test_a_run_is_killed_in_a_save_and_resumes(bucket, finished, capsys):
     """A run in a bucket that is killed in a save goes on from the save before. It has the bits of
     a local run that nothing interrupted."""
