@@ -7,6 +7,7 @@ collectives over part of an axis.
 
 import contextlib
 import json
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -61,8 +62,13 @@ def connect() -> None:
 
     On CPUs, JAX connects processes at their first collective operation, and fails if one of them
     is 30 seconds late. Opening a data set can take longer on one machine than on another.
+
+    Raises:
+        InputError: the processes have different versions of Python or jax.
     """
-    sum_over_processes(0)
+    check_agreement(
+        {"version of Python": platform.python_version(), "version of jax": jax.__version__}
+    )
 
 
 def is_main_process() -> bool:

@@ -1,9 +1,12 @@
 """Runs commands as processes, alone or two as one job."""
 
+import fcntl
+import json
 import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.reference import FIXTURES
 
@@ -44,3 +47,23 @@ def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
                 process.kill()
                 process.communicate()
     return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
+
+
+def shared_by_workers(tmp_path_factory, name: str) -> Path:
+    """Returns a directory that all workers of pytest-xdist have in common."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+def once(directory: Path, make):
+    """Returns the JSON that `make` returns; the first worker that needs it computes it for all."""
+    with (directory / ".once").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        content = file.read()
+        if not content:
+            content = json.dumps(make())
+            file.write(content)
+    return json.loads(content)

@@ -134,8 +134,9 @@ def test_pipelines_are_measured_on_more_and_more_cores(monkeypatch, given, capsy
         assert ("ratio" in row) == ("pillow_samples_per_sec_range" in row) == (row["cores"] == 1)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "evaluation on 1 cores: 32 img/s; Pillow 32; ratio 1.00 (1.00 to 1.00)"
-    assert lines[-2] == "training on 3 cores: 11 img/s"
-    assert lines[-1].startswith("device: ")
+    assert lines[-3] == "training on 3 cores: 11 img/s"
+    assert lines[-2].startswith("device: ")
+    assert lines[-1].startswith("using 8 devices")
 
 
 def run_once(programs, *, repeats, seconds):

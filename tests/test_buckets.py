@@ -16,6 +16,7 @@ import an_jax
 from an_jax import buckets, functional
 from an_jax.buckets import check_bucket
 from an_jax.data.folders import check_data_directory
+from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.opening import open_image_set
 from an_jax.data.sets.train_sets import open_train_set
 from an_jax.data.tf_on_cpu import explain, tf
@@ -220,3 +221,15 @@ def test_the_page_of_a_server_is_not_quoted():
     assert one_line(error) == expected
     assert explain(error) == f"{expected}; change the permissions"
     assert one_line(OSError("with body 'none'")) == "with body 'none'"
+
+
+def test_listing_class_folders_takes_few_requests(bucket):
+    """A request lists a thousand files; the number of folders does not count."""
+    for wnid in imagenet_wnids()[:40]:
+        for i in range(2):
+            (bucket.path / f"data/imagenet-1k/val/{wnid}/{i}.JPEG").write_bytes(b"image")
+    before = len(bucket.requests())
+    source = open_image_set("imagenet-1k", str(bucket.path / "data"), allow_partial=True)
+    assert len(bucket.requests()) - before < 25
+    assert source.filenames[:3] == ["n01440764/0.JPEG", "n01440764/1.JPEG", "n01443537/0.JPEG"]
+    assert len(source) == 80

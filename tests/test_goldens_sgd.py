@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from an_jax import parallel
 from an_jax.training.optimizer import sgd
-from an_jax.training.step import init_state, train_step
+from an_jax.training.step import differentiate, init_state, update
 from an_jax.training.targets import smooth_targets
 from tests import reference
 from tests.goldens import models, relative_error
@@ -29,7 +29,7 @@ def make_step(name, mesh):
     def step(state, learning_rate):
         optimizer = sgd(learning_rate, momentum=0.9, weight_decay=1e-4)
         targets = smooth_targets(labels, 1000, smoothing=0.0)
-        return train_step(definition, optimizer, state, images, targets, None)
+        return update(optimizer, state, *differentiate(definition, state, images, targets, None))
 
     return step
 

@@ -300,7 +300,9 @@ def test_unreadable_references_are_not_called_damaged(
         assert run(*arguments, "--datasets", name) == 1
         message = capsys.readouterr().err
         assert what in message
-        assert message.endswith("cannot be read: 503\n")
+        assert message.endswith(
+            "cannot be read: 503; wait until the network and the storage work\n"
+        )
 
 
 def test_damaged_table_of_alexnet(tmp_path, small_checkpoint, capsys):

@@ -85,7 +85,7 @@ def kill_while_saving(process, workdir):
 
 
 def test_two_processes_are_preempted_and_one_goes_on_and_is_killed(finished, tmp_path):
-    """Ctrl-C reaches one of two processes: both save the same step and exit. One process resumes,
+    """SIGTERM reaches one of two processes: both save the same step and exit. One process resumes,
     in a pod of Kubernetes, refuses another run in its directory, is killed while it saves, and is
     resumed: it ends with the bits of one that was not killed, and with the results of a run that
     nothing interrupted, but for rounding."""
@@ -95,7 +95,7 @@ def test_two_processes_are_preempted_and_one_goes_on_and_is_killed(finished, tmp
 
     pair = start_two("train.py", *flags)
     wait_for((workdir / "tensorboard").exists, pair[0])
-    pair[1].send_signal(signal.SIGINT)
+    pair[1].send_signal(signal.SIGTERM)
     (status, out, err), (other_status, other_out, other_err) = finish(*pair)
     assert (status, other_status) == (0, 0), err + other_err
     assert "Traceback" not in err + other_err
@@ -215,11 +215,11 @@ def test_two_processes(whole, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_are_preempted(whole, tmp_path):
-    """After SIGTERM to one of two processes, both save the same step and exit. One process resumes
+    """After Ctrl-C in one of two processes, both save the same step and exit. One process resumes
     the run, whose losses are the same as those of one process throughout."""
     processes = start_two("train.py", *arguments(tmp_path / "run"))
     wait_for(lambda: has_step(tmp_path / "run", 4), processes[0])
-    processes[1].send_signal(signal.SIGTERM)
+    processes[1].send_signal(signal.SIGINT)
     found = finish(*processes)
     assert [status for status, *_ in found] == [0, 0], found
     assert "SIGTERM: saved at step" in found[0][1]

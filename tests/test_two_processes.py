@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from an_jax.data.sets.class_index import imagenet_wnids
 from tests import fake_archives, fake_tfds
-from tests.processes import finish, start_two
+from tests.processes import finish, once, shared_by_workers, start_two
 from tests.small_model import random_split, save
 from tests.suite import entries, run
 
@@ -48,16 +48,13 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    return tmp_path_factory.mktemp("two")
+    return shared_by_workers(tmp_path_factory, "two")
 
 
 @pytest.fixture(scope="module")
-def bad_file(directory):
+def bad_file(runs, directory):
     """A file that only the second process reads."""
-    fake_archives.make_all(directory / "corrupt", heavy=False)
-    bad = max((directory / "corrupt/imagenet-1k/val").glob("*/*.JPEG"))
-    bad.write_bytes(b"none")
-    return bad
+    return max((directory / "corrupt/imagenet-1k/val").glob("*/*.JPEG"))
 
 
 def prepare_tfds(here, there):
@@ -93,9 +90,17 @@ def prepare_training(here, there):
 
 
 @pytest.fixture(scope="module")
-def runs(directory, bad_file, small_checkpoint, archives):
+def runs(directory, small_checkpoint, archives):
     """One job of two processes that runs the command once for each of RUNS."""
+    found = once(directory, lambda: run_all(directory, small_checkpoint, archives))
+    return {name: Run(*columns) for name, columns in found.items()}
+
+
+def run_all(directory, small_checkpoint, archives):
+    """Returns the columns of a Run for each of RUNS."""
     here, there = directory / "here", directory / "there"
+    fake_archives.make_all(directory / "corrupt", heavy=False)
+    max((directory / "corrupt/imagenet-1k/val").glob("*/*.JPEG")).write_bytes(b"none")
     prepare_tfds(here, there)
     prepare_training(here, there)
     for place, scale in ((here, 1), (there, 2)):
@@ -144,11 +149,11 @@ def runs(directory, bad_file, small_checkpoint, archives):
     assert [status for status, *_ in processes] == [0, 0], processes
     pieces = [re.split(r"STATUS: (\d)\n", text) for _, *texts in processes for text in texts]
     return {
-        name: Run(
+        name: [
             [int(pieces[process][2 * i + 1]) for process in (0, 2)],
             [pieces[process][2 * i] for process in (0, 2)],
             [pieces[process][2 * i] for process in (1, 3)],
-        )
+        ]
         for i, name in enumerate(RUNS)
     }
 

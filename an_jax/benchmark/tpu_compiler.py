@@ -16,7 +16,7 @@ from an_jax.errors import InputError, one_line
 from an_jax.training.config import check_config, eval_batch_size
 from an_jax.training.norm_groups import make_norm_groups
 from an_jax.training.optimizer import cosine_schedule, sgd
-from an_jax.training.step import TrainState, init_state, make_train_step
+from an_jax.training.step import abstract_state, make_train_step
 
 
 def disable_tpu_search() -> None:
@@ -86,13 +86,9 @@ def lower_step(
         mixup_alpha=config.mixup,
     )
 
-    def make_state(params: functional.Arrays, batch_stats: functional.Arrays) -> TrainState:
-        return init_state(functional.Split(split.definition, params, batch_stats), optimizer)
-
-    state = jax.eval_shape(make_state, split.params, split.batch_stats)
     shape = (config.batch_size, config.image_size, config.image_size, 3)
     return step.lower(
-        parallel.abstract(state, parallel.replicated(mesh)),
+        abstract_state(split, optimizer, mesh),
         jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh)),
         jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=parallel.batched(mesh)),
     )

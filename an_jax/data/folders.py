@@ -113,11 +113,10 @@ def open_class_folders(
             f"Expected folders such as {next(iter(label_of))}"
         )
     folders = [entry for entry in entries if compose(entry) in label_of]
-    paths = [posixpath.join(root, folder) for folder in folders]
-    with ThreadPoolExecutor(32) as pool:  # listing a folder on gs:// takes 0.1 seconds
-        contents = list(pool.map(_list_folder, paths))
+    contents = _list_folders(root, folders)
     names, labels = [], []
-    for folder, path, entries in zip(folders, paths, contents, strict=True):
+    for folder, entries in contents.items():
+        path = posixpath.join(root, folder)
         files = _select_images(path, entries, suffixes)
         names += [f"{folder}/{file}" for file in files]
         labels += [label_of[compose(folder)]] * len(files)
@@ -171,6 +170,22 @@ def _read_solution(path: str) -> dict[str, str]:
 def _wnid_in_name(name: str) -> str:
     match = re.search(r"_(n\d{8})\.[^.]+$", name)
     return match[1] if match else ""
+
+
+def _list_folders(root: str, folders: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the sorted entries of each folder in `root` that are not hidden."""
+    if "://" not in root:
+        paths = (posixpath.join(root, folder) for folder in folders)
+        with ThreadPoolExecutor(32) as pool:  # disks of the network take long
+            return dict(zip(folders, pool.map(_list_folder, paths), strict=True))
+    # A bucket lists 1000 objects a request, of all folders; each folder alone takes several.
+    contents: dict[str, list[str]] = {folder: [] for folder in folders}
+    pattern = posixpath.join(re.sub(r"([*?\[])", r"[\1]", root), "*", "*")
+    for path in sorted(tf.io.gfile.glob(pattern)):
+        folder, _, name = path.removeprefix(f"{root}/").rstrip("/").partition("/")
+        if folder in contents and name and not is_hidden(name):
+            contents[folder].append(name)
+    return contents
 
 
 def _list_folder(folder: str) -> list[str]:

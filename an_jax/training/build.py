@@ -17,7 +17,7 @@ from an_jax.data.train_pipeline import steps_per_epoch
 from an_jax.errors import InputError
 from an_jax.training.config import eval_batch_size
 from an_jax.training.optimizer import cosine_schedule, sgd
-from an_jax.training.step import TrainState, init_state, make_train_step
+from an_jax.training.step import TrainState, abstract_state, init_state, make_train_step
 from an_jax.training.validation import Validation
 
 
@@ -27,7 +27,7 @@ class Training(NamedTuple):
     Attributes:
         schedule: the learning rate of each update.
         step: the jitted training step.
-        state: the state before the first step, on every device.
+        state: the state before the first step, on every device; abstract if a run resumes.
         validation: scores weights on the validation images.
     """
 
@@ -42,8 +42,9 @@ def build(
     card: ModelCard,
     train_set: TrainSet,
     mesh: jax.sharding.Mesh,
-    num_micro_batches: int = 1,
-    init_from: str = "",
+    num_micro_batches: int,
+    *,
+    is_resumed: bool,
 ) -> Training:
     """Builds the parts of a training run.
 
@@ -53,20 +54,15 @@ def build(
         train_set: the images.
         mesh: all devices.
         num_micro_batches: parts of a device's share of a batch; see `make_train_step`.
-        init_from: checkpoint whose weights replace the random ones; "" for none.
+        is_resumed: whether the state will be restored, so that no weights are needed.
 
     Raises:
-        InputError: init_from is missing, damaged, or a checkpoint of another architecture.
+        InputError: config.init_from is missing, damaged, or of another architecture.
     """
-    model = zoo.create_model(
-        config.model,
-        num_classes=card.num_classes,
-        dtype=jnp.dtype(config.dtype),
-        rngs=nnx.Rngs(config.seed),
+    model = zoo.abstract_model(
+        config.model, num_classes=card.num_classes, dtype=jnp.dtype(config.dtype)
     )
     split = functional.split(model)
-    if init_from:
-        split = initial_weights(split, init_from, config.model)
     schedule = cosine_schedule(
         config.learning_rate * config.batch_size / 256,
         steps_per_epoch(len(train_set.source), config.batch_size),
@@ -85,9 +81,28 @@ def build(
         mixup_alpha=config.mixup,
         seed=config.seed,
     )
-    state = parallel.replicate(init_state(split, optimizer), mesh)
+    if is_resumed:
+        state = abstract_state(split, optimizer, mesh)
+    else:
+        state = parallel.replicate(
+            init_state(_first_split(config, card.num_classes, split), optimizer), mesh
+        )
     validation = Validation(split.definition, card, train_set, eval_batch_size(config), mesh)
     return Training(schedule, step, state, validation)
+
+
+def _first_split(
+    config: ml_collections.ConfigDict, num_classes: int, split: functional.Split
+) -> functional.Split:
+    """Returns an abstract model with its weights before the first step.
+
+    They are random, or those of `init_from`, with a random head for another number of classes.
+    """
+    if not config.init_from or ModelCard.read(config.init_from).num_classes != num_classes:
+        model = zoo.create_model(config.model, num_classes=num_classes, rngs=nnx.Rngs(config.seed))
+        _, *weights = functional.split(model)
+        split = functional.Split(split.definition, *weights)
+    return initial_weights(split, config.init_from, config.model) if config.init_from else split
 
 
 def make_card(config: ml_collections.ConfigDict, train_set: TrainSet) -> ModelCard:

@@ -102,14 +102,14 @@ def _run(
     # 2. otherwise from the weights of the checkpoint config.init_from, if that is set;
     # 3. otherwise from random weights.
     parallel.check_agreement({"last checkpoint": str(checkpoints.last_step)})
-    init_from = config.init_from if checkpoints.last_step is None else ""
+    is_resumed = checkpoints.last_step is not None
     with parallel.failing_together():
         schedule, train_step, state, validate = build(
-            config, card, train_set, mesh, groups.num_micro_batches, init_from
+            config, card, train_set, mesh, groups.num_micro_batches, is_resumed=is_resumed
         )
-    if init_from:
+    if config.init_from and not is_resumed:
         digest = functional.digest(state.params | state.batch_stats)
-        parallel.check_agreement({f"weights of {init_from}": digest})
+        parallel.check_agreement({f"weights of {config.init_from}": digest})
     state = checkpoints.restore_last(state)
     start = step = int(state.step)  # updates made
 

@@ -18,7 +18,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from an_jax import functional
+from an_jax import functional, parallel
 from an_jax.data.images.normalization import normalize_images
 from an_jax.parallel import AXES, GROUP, MEMBER
 from an_jax.training.targets import mixup, smooth_targets
@@ -50,6 +50,73 @@ def init_state(split: functional.Split, optimizer: optax.GradientTransformation)
     """Returns the state before the first step."""
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, split.params, split.batch_stats, optimizer.init(split.params))
+
+
+def abstract_state(
+    split: functional.Split, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> TrainState:
+    """Returns the shapes, dtypes and shardings of the state, for a model that may be abstract."""
+
+    def make(params: functional.Arrays, batch_stats: functional.Arrays) -> TrainState:
+        return init_state(functional.Split(split.definition, params, batch_stats), optimizer)
+
+    state = jax.eval_shape(make, split.params, split.batch_stats)
+    return parallel.abstract(state, parallel.replicated(mesh))
+
+
+def differentiate(
+    definition: nnx.GraphDef,
+    state: TrainState,
+    images: jax.Array,
+    targets: jax.Array,
+    dropout_keys: jax.Array | None,
+) -> tuple[functional.Arrays, functional.Arrays, Metrics]:
+    """Returns gradients, running statistics and metrics of a device's images.
+
+    Called under `jax.shard_map`; the devices of a group share normalization statistics.
+
+    Args:
+        definition: the model's static part.
+        state: the same on all devices.
+        images: normalized [n, H, W, 3].
+        targets: probabilities [n, C].
+        dropout_keys: [n]; None disables dropout.
+    """
+
+    def loss_fn(params: functional.Arrays) -> tuple[jax.Array, tuple[functional.Arrays, Metrics]]:
+        logits, batch_stats = functional.apply_train(
+            definition, params, state.batch_stats, images, dropout_keys, axis_name=MEMBER
+        )
+        loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
+        is_correct = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
+        return loss, (batch_stats, Metrics(loss, jnp.mean(is_correct, dtype=jnp.float32)))
+
+    # Without this cast, differentiation would sum the gradients of all devices itself, in the
+    # compute dtype. `update` averages them in float32.
+    params = lax.pcast(state.params, AXES, to="varying")
+    gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
+    return gradients, batch_stats, metrics
+
+
+def update(
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    gradients: functional.Arrays,
+    batch_stats: functional.Arrays,
+    metrics: Metrics,
+) -> tuple[TrainState, Metrics]:
+    """Averages what `differentiate` returns over all devices; returns the new state and metrics.
+
+    The loss is NaN if the update is not finite.
+    """
+    gradients, metrics = lax.pmean((gradients, metrics), AXES)
+    batch_stats = lax.pmean(batch_stats, GROUP)  # the devices of a group have the same already
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    # Detect a non-finite update before it is checkpointed.
+    is_finite = jnp.isfinite(optax.tree.norm(updates))
+    metrics = metrics._replace(loss=jnp.where(is_finite, metrics.loss, jnp.nan))
+    return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
 
 def make_train_step(
@@ -84,17 +151,10 @@ def make_train_step(
         seed: seed of dropout and mixup.
     """
 
-    def differentiate(
+    def compute(
         state: TrainState, images: jax.Array, labels: jax.Array, micro_batch: jax.Array | int
     ) -> tuple[functional.Arrays, functional.Arrays, Metrics]:
-        """Returns gradients, running statistics and metrics of one of this device's micro-batches.
-
-        Args:
-            state: the same on all devices.
-            images: uint8 [n, H, W, 3].
-            labels: int [n].
-            micro_batch: its number.
-        """
+        """Returns what `differentiate` does for one of this device's micro-batches."""
         n = len(images)
         group = lax.axis_index(GROUP) * num_micro_batches + micro_batch
         rows = n * (group * lax.axis_size(MEMBER) + lax.axis_index(MEMBER)) + jnp.arange(n)
@@ -105,54 +165,29 @@ def make_train_step(
         if mixup_alpha:
             lam = jax.random.beta(jax.random.fold_in(mixup_key, group), mixup_alpha, mixup_alpha)
             images, targets = mixup(images, targets, lam, axis_name=MEMBER)
-        inputs = normalize_images(images, preprocessing)
+        images = normalize_images(images, preprocessing)
+        return differentiate(definition, state, images, targets, dropout_keys)
 
-        def loss_fn(
-            params: functional.Arrays,
-        ) -> tuple[jax.Array, tuple[functional.Arrays, Metrics]]:
-            logits, batch_stats = functional.apply_train(
-                definition, params, state.batch_stats, inputs, dropout_keys, axis_name=MEMBER
-            )
-            loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
-            is_correct = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
-            return loss, (batch_stats, Metrics(loss, jnp.mean(is_correct, dtype=jnp.float32)))
-
-        # Without this cast, differentiation would sum the gradients of all devices itself, in the
-        # compute dtype. They are averaged below, in float32.
-        params = lax.pcast(state.params, AXES, to="varying")
-        gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
-        return gradients, batch_stats, metrics
-
-    def average(
+    def compute_all(
         state: TrainState, images: jax.Array, labels: jax.Array
     ) -> tuple[functional.Arrays, functional.Arrays, Metrics]:
-        """Returns what `differentiate` does, averaged over all micro-batches of all devices."""
+        """Returns the average over this device's micro-batches."""
         if num_micro_batches == 1:
-            gradients, batch_stats, metrics = differentiate(state, images, labels, 0)
-        else:
+            return compute(state, images, labels, 0)
 
-            def add(sums: tuple, micro_batch: tuple) -> tuple[tuple, Metrics]:
-                *arrays, metrics = differentiate(state, *micro_batch)
-                return jax.tree.map(jnp.add, sums, tuple(arrays)), metrics
+        def add(sums: tuple, micro_batch: tuple) -> tuple[tuple, Metrics]:
+            *arrays, metrics = compute(state, *micro_batch)
+            return jax.tree.map(jnp.add, sums, tuple(arrays)), metrics
 
-            zeros = jax.tree.map(jnp.zeros_like, (state.params, state.batch_stats))
-            zeros = tuple(map(functools.partial(lax.pcast, to="varying"), zeros, (AXES, GROUP)))
-            parts = [a.reshape(num_micro_batches, -1, *a.shape[1:]) for a in (images, labels)]
-            sums, metrics = lax.scan(add, zeros, (*parts, jnp.arange(num_micro_batches)))
-            gradients, batch_stats = jax.tree.map(lambda total: total / num_micro_batches, sums)
-            metrics = jax.tree.map(jnp.mean, metrics)
-        gradients, metrics = lax.pmean((gradients, metrics), AXES)
-        # The devices of a group have the same statistics already.
-        return gradients, lax.pmean(batch_stats, GROUP), metrics
+        zeros = jax.tree.map(jnp.zeros_like, (state.params, state.batch_stats))
+        zeros = tuple(map(functools.partial(lax.pcast, to="varying"), zeros, (AXES, GROUP)))
+        parts = [a.reshape(num_micro_batches, -1, *a.shape[1:]) for a in (images, labels)]
+        sums, metrics = lax.scan(add, zeros, (*parts, jnp.arange(num_micro_batches)))
+        gradients, batch_stats = jax.tree.map(lambda total: total / num_micro_batches, sums)
+        return gradients, batch_stats, jax.tree.map(jnp.mean, metrics)
 
     def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, Metrics]:
-        gradients, batch_stats, metrics = average(state, images, labels)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        # Detect a non-finite update before it is checkpointed.
-        is_finite = jnp.isfinite(optax.tree.norm(updates))
-        metrics = metrics._replace(loss=jnp.where(is_finite, metrics.loss, jnp.nan))
-        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        return update(optimizer, state, *compute_all(state, images, labels))
 
     sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXES), P(AXES)), out_specs=(P(), P()))
     return jax.jit(sharded, donate_argnums=0)
