@@ -57,7 +57,6 @@ def test_train_names_a_missing_bucket(bucket):
         ("GET.*weights", 404, 1, True),
         ("ocdbt", CUT, 3, True),
         ("PUT", 429, 2, True),
-        ("PUT.*optimizer", 403, 1, False),
         ("^POST.*commit_success", 403, 1, False),
         pytest.param(".", 503, FOREVER, False, marks=pytest.mark.slow),
     ],

@@ -78,7 +78,7 @@ class TrainCheckpoints:
         args = ocp.args.Composite(**{WEIGHTS: ocp.args.StandardSave(weights)})
         with self._explain_errors():
             self._check_room(weights)
-            self._last.wait_until_finished()  # a run resumes at or after its best step
+            # A run that is killed now may resume before its best step, and then reaches it again.
             if step not in self._best.all_steps():
                 self._best.save(step, args=args, metrics=metrics, force=True)
 
