@@ -21,6 +21,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from an_jax import functional, parallel, zoo
+from an_jax.buckets import check_bucket
 from an_jax.errors import InputError, one_line
 from an_jax.files import (
     absolute,
@@ -114,6 +115,7 @@ def load_model(path: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> nn
     Raises:
         InputError: the checkpoint is missing or damaged.
     """
+    check_bucket(path)
     card = ModelCard.read(path)
     model = zoo.abstract_model(card.model, num_classes=card.num_classes, dtype=dtype)
     definition, params, batch_stats = functional.split(model)

@@ -16,7 +16,7 @@ from an_jax.data.eval_pipeline import eval_batches
 from an_jax.data.images.normalization import normalize_images
 from an_jax.data.sets.class_index import imagenet_names
 from an_jax.data.sources import ImageList
-from an_jax.errors import InputError
+from an_jax.errors import InputError, check_utf8, file_errors, with_advice
 from an_jax.files import absolute
 
 Picture = str | os.PathLike | np.ndarray | PIL.Image.Image
@@ -92,6 +92,7 @@ class ImageClassifier:
         if not pictures:
             return
         names = [_name(picture, i) for i, picture in enumerate(pictures)]
+        check_utf8(names)
         encoded = list(map(_encode, pictures, names))
         source = ImageList(names, np.zeros(len(names), np.int32), encoded=encoded)
         everything = range(len(source))
@@ -127,8 +128,8 @@ def _encode(picture: Picture, name: str) -> bytes:
     if isinstance(picture, (str, os.PathLike)):
         try:
             return absolute(picture).read_bytes()
-        except OSError as error:
-            raise InputError(f"{name} cannot be read: {error}") from error
+        except file_errors() as error:
+            raise InputError(f"{name} cannot be read: {with_advice(error)}") from error
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
             raise InputError(
@@ -136,5 +137,8 @@ def _encode(picture: Picture, name: str) -> bytes:
             )
         picture = PIL.Image.fromarray(picture)
     content = io.BytesIO()
-    picture.convert("RGB").save(content, format="PNG")
+    try:
+        picture.convert("RGB").save(content, format="PNG")
+    except OSError as error:  # Pillow decodes late
+        raise InputError(f"{name} cannot be decoded: {error}") from error
     return content.getvalue()

@@ -15,7 +15,7 @@ import numpy as np
 
 from an_jax.classifier import Prediction, load_classifier
 from an_jax.data.folders import IMAGE_SUFFIXES, is_hidden
-from an_jax.errors import InputError, exit_status
+from an_jax.errors import InputError, check_utf8, exit_status
 from an_jax.files import absolute, check_destination, why_not_png, write_atomically
 
 COLUMNS = 5  # of the contact sheet
@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m an_jax.predict", description=__doc__)
     parser.add_argument("pictures", nargs="+", help="files, or folders of images; may be gs://")
-    parser.add_argument("--checkpoint", required=True, help="a checkpoint or a training run")
+    parser.add_argument(
+        "--checkpoint", required=True, help="a checkpoint or training run; may be gs://"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--picture", metavar="PNG", help="draw the pictures with their classes")
     return exit_status(functools.partial(run, parser.parse_args(argv)))
@@ -74,6 +76,7 @@ def find_pictures(path: str) -> list[str]:
     ]
     if not found:
         raise InputError(f"{path} holds no images (looked for {', '.join(IMAGE_SUFFIXES)})")
+    check_utf8(found)
     return sorted(found)
 
 

@@ -13,12 +13,14 @@ import time
 import jax
 
 EXIT_STATUS = 75  # EX_TEMPFAIL: try again
-_last: tuple[float, str] = (0.0, "")  # when there was progress, and what
+_last: tuple[float, str] | None = None  # when there was progress, and what
 
 
 def start_watchdog(minutes: float) -> None:
-    """Ends this process if it makes no progress for so many minutes; 0 means never."""
-    note_progress("the start")
+    """Ends this process if it makes no progress for so many minutes; 0 means never.
+
+    Waits for the first progress: lists of files and compilation may take long.
+    """
     if minutes:
         threading.Thread(target=_watch, args=(60 * minutes,), daemon=True).start()
 
@@ -30,8 +32,8 @@ def note_progress(what: str) -> None:
 
 
 def _watch(limit: float) -> None:
-    while (idle := time.monotonic() - _last[0]) < limit:
-        time.sleep(limit - idle)
+    while _last is None or (idle := time.monotonic() - _last[0]) < limit:
+        time.sleep(limit if _last is None else limit - idle)
     print(
         f"error: no progress for {limit / 60:.3g} minutes since {_last[1]}: process "
         f"{jax.process_index()} of {jax.process_count()} on {socket.gethostname()} ends. Run the "

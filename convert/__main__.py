@@ -4,15 +4,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from an_jax.buckets import check_bucket
 from an_jax.errors import exit_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m convert", description=__doc__)
-    parser.add_argument("source", help="a .pth file; with --to-torch, a checkpoint directory")
     parser.add_argument(
-        "destination", help="the checkpoint directory to write; with --to-torch, the .pth file"
+        "source", help="a .pth file; with --to-torch, a checkpoint directory; may be gs://"
+    )
+    parser.add_argument(
+        "destination",
+        help="the checkpoint directory to write; with --to-torch, the .pth file; may be gs://",
     )
     parser.add_argument(
         "--model", help="the architecture (default: recognized from keys and shapes)"
@@ -46,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
     def convert() -> None:
+        check_bucket(args.source)
+        check_bucket(args.destination)
         if args.to_torch:
             to_torch(args.source, args.destination, overwrite=args.overwrite)
         else:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from etils import epath
 
-from an_jax.errors import InputError, one_line
+from an_jax.errors import InputError, file_errors, one_line, with_advice
 from an_jax.files import absolute, replacing
 
 # Training scripts often store a best accuracy as a NumPy scalar. Reading plain numbers is safe.
@@ -143,8 +143,8 @@ def _load(path: epath.Path, trust: bool) -> object:
             head = file.read(9)
             _check_head(path, head)
             data = head + file.read()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except file_errors() as error:
+        raise InputError(f"{path} cannot be read: {with_advice(error)}") from error
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_SAFE_GLOBALS):
             warnings.simplefilter("ignore")  # the error messages below cover torch's warnings

@@ -108,3 +108,11 @@ def test_of_two_runs_that_start_at_the_same_time_one_wins(workdir, without_locks
     monkeypatch.setattr(RunLock, "_write_lease", write_first)
     with pytest.raises(InputError, match="run is used by another run: process 7"), RunLock(workdir):
         pass
+
+
+def test_a_file_of_another_origin_is_not_changed(workdir):
+    workdir.mkdir()
+    (workdir / ".lock").write_text("mine")
+    with pytest.raises(InputError, match=r"\.lock is no lock of a training run"), RunLock(workdir):
+        pass
+    assert (workdir / ".lock").read_text() == "mine"

@@ -10,13 +10,21 @@ from tests.processes import ROOT
 GCLOUD = """#!/usr/bin/env bash
 cd {directory}
 case "$*" in
-  *queued-resources\\ describe*) cat state ;;
+  *queued-resources\\ describe*)
+    if [ ! -e asked ]; then
+      touch asked
+      echo "ERROR: (gcloud) the network is down" >&2
+      exit 1
+    fi
+    cat state 2>/dev/null || {{ echo "ERROR: NOT_FOUND: Resource was not found" >&2; exit 1; }} ;;
   *queued-resources\\ create*) echo "create $*" >> calls; echo ACTIVE > state ;;
   *queued-resources\\ delete*) echo delete >> calls; rm state ;;
   *\\ scp\\ *) echo copy >> calls; tar -tzf "$5" > copied ;;
   *train.py*)
     echo "$*" >> calls
-    if [ -e preempted ]; then
+    if [[ "$*" == *broken* ]]; then
+      exit 1
+    elif [ -e preempted ]; then
       echo "best val top-1 78.4 % in epoch 120"
     else
       touch preempted
@@ -57,6 +65,15 @@ def test_a_preempted_training_goes_on_until_it_is_complete(run, tmp_path):
     attempt = ["copy", "install", train, "delete"]
     assert first == [*attempt, create, *attempt]
     assert "train.py" in (tmp_path / "copied").read_text()
+
+
+def test_a_training_that_cannot_start_does_not_keep_the_tpu(run, tmp_path):
+    ended = run("r50", "us-central2-b", "v4-8", "tpu-ubuntu2204-base", "--config=broken")
+    assert ended.returncode == 1
+    assert "error: the training ended within minutes three times" in ended.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[-1] == "delete"
+    assert sum("train.py" in call for call in calls) == 3
 
 
 def test_without_arguments_it_explains_itself(run):

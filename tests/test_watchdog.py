@@ -39,3 +39,10 @@ def test_no_progress_ends_the_process():
 
 def test_zero_means_never():
     assert run(minutes=0, step_seconds=0, wait_seconds=0.1).returncode == 0
+
+
+def test_before_the_first_progress_nothing_ends():
+    """Lists of files and compilation may take longer than a step."""
+    code = "import time; from an_jax.watchdog import start_watchdog; start_watchdog(0.005); "
+    code += "time.sleep(0.9)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0

@@ -18,6 +18,7 @@ from an_jax.evaluation.result import Result
 from an_jax.evaluation.results_file import check_comparable_rows
 from an_jax.evaluation.scoring import score
 from an_jax.out_of_memory import explain_lack_of_memory
+from an_jax.watchdog import note_progress
 
 
 def evaluate_models(inputs: Inputs, settings: Settings) -> Iterator[list[Result]]:
@@ -63,6 +64,7 @@ def evaluate_models(inputs: Inputs, settings: Settings) -> Iterator[list[Result]
         results = parallel.on_main_process(
             functools.partial(_score, model.name, described, inputs, files)
         )
+        note_progress(f"the scores of {model.name}")
         yield results or []
 
 
@@ -80,8 +82,8 @@ def _predict(
     )
     params, batch_stats = parallel.replicate((split.params, split.batch_stats), mesh)
     for image_set, source in sources.items():
-        is_saved = parallel.is_main_process() and files.find(image_set) is not None
-        if not parallel.broadcast_flag(is_saved):
+        path = parallel.on_main_process(functools.partial(files.find, image_set))
+        if not parallel.broadcast_flag(path is not None):
             with explain_lack_of_memory("--batch_size", settings.batch_size):
                 predictions = evaluate(
                     params,
@@ -93,6 +95,7 @@ def _predict(
             parallel.on_main_process(functools.partial(files.save, image_set, predictions))
         if settings.save_predictions:
             parallel.on_main_process(functools.partial(files.write_csv, image_set))
+        note_progress(f"{model.name} on {image_set}")
 
 
 def _score(
@@ -102,6 +105,7 @@ def _score(
     results = []
     for dataset, test_set in inputs.test_sets.items():
         n, scores = score(test_set, files.load, inputs.references)
+        note_progress(f"the score of {model} on {dataset}")
         expected = test_set.num_images
         results.append(
             Result(model=model, dataset=dataset, n=n, expected=expected, scores=scores, **described)

@@ -73,9 +73,7 @@ class BatchNorm(nnx.Module):
             count *= jax.lax.axis_size(self.axis_name)
             offset, square = jax.lax.pmean((offset, square), self.axis_name)
         if count < 2:
-            raise ValueError(
-                "training needs more than one value per channel: give each device at least 2 images"
-            )
+            raise ValueError("training needs more than one value per channel: use more images")
         var = variance(offset, square)
         mean = offset + moments.shift
         # `self.mean[...] = ` asks a tracer for its sharding, which takes minutes in deep networks.

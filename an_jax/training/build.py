@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 
 from an_jax import functional, parallel, zoo
+from an_jax.buckets import check_bucket
 from an_jax.checkpoint import ModelCard, restore_weights
 from an_jax.data.sets.train_sets import TrainSet
 from an_jax.data.train_pipeline import steps_per_epoch
@@ -98,6 +99,7 @@ def _first_split(
 
     They are random, or those of `init_from`, with a random head for another number of classes.
     """
+    check_bucket(config.init_from)
     if not config.init_from or ModelCard.read(config.init_from).num_classes != num_classes:
         model = zoo.create_model(config.model, num_classes=num_classes, rngs=nnx.Rngs(config.seed))
         _, *weights = functional.split(model)

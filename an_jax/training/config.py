@@ -10,7 +10,7 @@ def default_config() -> ml_collections.ConfigDict:
     """Returns the papers' recipe for ImageNet, with every field.
 
     Runs from before a field was added resume with its default, so the default of a new field must
-    not change the training.
+    not change the training. norm_batch_size is an exception: older runs had it from their devices.
     """
     config = ml_collections.ConfigDict()
     config.model = ""  # one of an_jax.list_models()

@@ -81,10 +81,16 @@ class RunLock:
     def _take(self) -> None:
         try:
             self._workdir.mkdir(parents=True, exist_ok=True)
+            self._check_foreign()
             if is_remote(self._workdir) or not self._take_lock():
                 self._take_lease()
         except file_errors() as error:
             raise InputError(f"cannot write to {self._workdir}: {with_advice(error)}") from error
+
+    def _check_foreign(self) -> None:
+        content = self._read()
+        if content and '"token"' not in content:
+            raise InputError(f"{self._path} is no lock of a training run; choose another --workdir")
 
     def _take_lock(self) -> bool:
         """Locks the file. Returns False if the file system has no locks."""

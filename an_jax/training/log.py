@@ -10,6 +10,7 @@ from an_jax.checkpoint import RANKINGS
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
 from an_jax.training.log_files import EPOCHS, LogFiles, read_lines
+from an_jax.training.preemption import Preempted
 
 
 def epoch_metrics(
@@ -118,7 +119,8 @@ class RunLog:
             try:
                 self._files.close()
             except InputError:
-                if exception is None:  # otherwise the first error counts
+                # Otherwise the first error counts. A run that is stopped has none.
+                if exception is None or isinstance(exception, Preempted):
                     raise
 
 

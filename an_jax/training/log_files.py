@@ -58,7 +58,7 @@ class LogFiles:
         self._has_reported = False
         self._thread = ThreadPoolExecutor(1, "log")
         self._jobs: deque[Future] = deque()
-        self._has_failed = False
+        self._failure: Exception | None = None
         self._epoch: Future | None = None
         with self._explain_errors():
             if (workdir / EPOCHS).exists():
@@ -170,10 +170,13 @@ class LogFiles:
         return self._jobs[-1]
 
     def _run(self, job: Callable[[], None]) -> None:
-        if not self._has_failed:
-            self._has_failed = True
+        if self._failure is not None:
+            raise self._failure
+        try:
             job()
-            self._has_failed = False
+        except Exception as error:
+            self._failure = error
+            raise
 
     def close(self) -> None:
         """Waits until everything is written. Raises InputError if it cannot be."""

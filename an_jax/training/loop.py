@@ -41,8 +41,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
 
     Args:
         config: the configuration; see `training.config`.
-        workdir: receives config.json, model.json, metrics.jsonl, steps.jsonl, tensorboard/,
-            curves.png, checkpoints/, best/; may be gs://.
+        workdir: receives config.json, model.json, metrics.jsonl, steps.jsonl (in a bucket steps/),
+            tensorboard/, curves.png, checkpoints/, best/, .lock; may be gs://.
 
     Raises:
         InputError: the configuration or the data are invalid, the directory holds another run or
