@@ -229,7 +229,7 @@ def test_sigterm_ends_the_processes():
     """jax would ignore it in a job, if it were not told otherwise."""
     processes = start_two("tests/late_process.py")
     for process in processes:
-        assert process.stdout.readline() == "connected\n"
+        assert "connected\n" in iter(process.stdout.readline, "")  # Gloo prints before it
         process.send_signal(signal.SIGTERM)
     assert [status for status, *_ in finish(*processes)] == [-signal.SIGTERM] * 2
 
