@@ -144,7 +144,8 @@ def _load(path: epath.Path, trust: bool) -> object:
             _check_head(path, head)
             data = head + file.read()
     except file_errors() as error:
-        raise InputError(f"{path} cannot be read: {with_advice(error)}") from error
+        reason = getattr(error, "strerror", None) or ""  # the message would repeat the path
+        raise InputError(f"{path} cannot be read: {with_advice(error, reason)}") from error
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_SAFE_GLOBALS):
             warnings.simplefilter("ignore")  # the error messages below cover torch's warnings
