@@ -52,7 +52,7 @@ def check_destination(
     path: str | os.PathLike,
     *,
     overwrite: bool,
-    why_foreign: Callable[[epath.Path], str | None] | None = None,
+    why_foreign: Callable[[epath.Path], str | None],
 ) -> None:
     """Checks that `path` does not exist, or is an output of this project that may be overwritten.
 
@@ -60,7 +60,7 @@ def check_destination(
         path: the file or directory to be written.
         overwrite: whether it may be replaced.
         why_foreign: says why an existing path is not an output of this kind, or returns None if it
-            is one; by default every file may be replaced.
+            is one.
 
     Raises:
         InputError: it exists and must not be replaced.
@@ -69,10 +69,7 @@ def check_destination(
     restore_interrupted(destination.parent)
     if not destination.exists():
         return
-    reason = why_foreign(destination) if why_foreign else None
-    if why_foreign is None and destination.is_dir():
-        reason = "is not a file"
-    if reason:
+    if reason := why_foreign(destination):
         raise InputError(f"{path} exists and {reason}; choose another destination")
     if not overwrite:
         raise InputError(f"{path} exists already; give --overwrite to replace it")
@@ -104,9 +101,11 @@ def replacing(path: str | os.PathLike, *, last: str = "") -> Iterator[epath.Path
         InputError: the path cannot be written.
     """
     destination = absolute(path)
-    replace = _writing_remotely if is_remote(destination) else _replacing_locally
+    write = (
+        _uploading(destination, last) if is_remote(destination) else _replacing_locally(destination)
+    )
     try:
-        with replace(destination, last) as temporary:
+        with write as temporary:
             yield temporary
     except InputError:
         raise
@@ -116,7 +115,7 @@ def replacing(path: str | os.PathLike, *, last: str = "") -> Iterator[epath.Path
 
 
 @contextlib.contextmanager
-def _replacing_locally(path: epath.Path, last: str) -> Iterator[epath.Path]:
+def _replacing_locally(path: epath.Path) -> Iterator[epath.Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     restore_interrupted(path.parent)
@@ -133,7 +132,7 @@ def _replacing_locally(path: epath.Path, last: str) -> Iterator[epath.Path]:
 
 
 @contextlib.contextmanager
-def _writing_remotely(path: epath.Path, last: str) -> Iterator[epath.Path]:
+def _uploading(path: epath.Path, last: str) -> Iterator[epath.Path]:
     with tempfile.TemporaryDirectory() as directory:
         temporary = epath.Path(directory) / path.name
         yield temporary

@@ -4,7 +4,6 @@ import contextlib
 import re
 import shutil
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -173,12 +172,7 @@ class TrainCheckpoints:
     def __enter__(self) -> "TrainCheckpoints":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exception: object, traceback: object) -> None:
         try:
             with self._explain_errors():
                 self._last.close()

@@ -15,7 +15,6 @@ import socket
 import threading
 import time
 import uuid
-from types import TracebackType
 
 from etils import epath
 
@@ -58,12 +57,7 @@ class RunLock:
         parallel.on_main_process(self._take)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._is_released.set()
         if self._renewing is not None:
             self._renewing.join()

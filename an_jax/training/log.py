@@ -1,7 +1,6 @@
 """The training log: lines about epochs and about steps."""
 
 from collections.abc import Callable
-from types import TracebackType
 
 import numpy as np
 from etils import epath
@@ -109,12 +108,7 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exception: object, traceback: object) -> None:
         if self._files:
             try:
                 self._files.close()

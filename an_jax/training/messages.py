@@ -69,7 +69,7 @@ def describe_run(
         f"{devices}; {groups.describe()}"
     )
     if groups.num_images < config.norm_batch_size:
-        line += f" (norm_batch_size: {config.norm_batch_size}), since a batch has no more"
+        line += f" (a batch has fewer than norm_batch_size, {config.norm_batch_size})"
     return f"{line}; resuming after step {first_step}" if first_step else line
 
 

@@ -36,7 +36,7 @@ class NormGroups(NamedTuple):
         """Says over how many images statistics are taken, and how."""
         text = f"statistics over {self.num_images} images"
         if self.num_devices > 1:
-            text += f" of {self.num_devices} devices"
+            text += f" on {self.num_devices} devices"
         if self.num_micro_batches > 1:
             text += f", {self.num_micro_batches} micro-batches a device"
         return text

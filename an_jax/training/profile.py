@@ -1,7 +1,6 @@
 """Profiles some steps of a training run."""
 
 from collections.abc import Callable
-from types import TracebackType
 
 import jax
 from etils import epath
@@ -44,11 +43,6 @@ class Profile:
     def __enter__(self) -> "Profile":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._is_tracing:
             self._stop()
