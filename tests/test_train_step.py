@@ -34,10 +34,9 @@ def batch():
     return np.clip(images, 0, 255).astype(np.uint8), rng.integers(0, 10, 48, np.int32)
 
 
-def train_on(num_devices, norm_batch_size, split, num_steps=1, scale=1, **options):
-    """The state after some steps on the enlarged batch in float64, and the losses."""
+def train_on(num_devices, norm_batch_size, split, num_steps=1, **options):
+    """The state after some steps on the batch in float64, and the losses."""
     images, labels = batch()
-    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     groups = make_norm_groups(len(images), norm_batch_size, num_devices)
     mesh = parallel.make_mesh(groups.num_devices, jax.devices()[:num_devices])
     step = make_train_step(
@@ -142,24 +141,21 @@ def test_the_number_of_devices_does_not_matter(float64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "scale"), [("resnet_20_an_bn1", 1), ("mobilenetv2_an", 1), ("aognet_12m_an", 2)]
-)
-def test_the_number_of_devices_does_not_matter_to_a_network(float64, name, scale):
-    """Losses differ by no more than after a change of the weights by 1e-14 of themselves, which
-    statistics over few values amplify. The first loss does not depend on an update."""
+@pytest.mark.parametrize("name", ["resnet_20_an_bn1", "mobilenetv2_an"])
+def test_the_number_of_devices_does_not_matter_to_a_network(float64, name):
+    """Two losses are the same. Later ones differ by no more than after a change of the weights by
+    1e-14 of themselves, which statistics over few values amplify."""
     model = create_model(name, num_classes=10, dtype=jnp.float64, rngs=nnx.Rngs(0))
     split, rng = functional.split(model), np.random.default_rng(0)
     changed = {
         path: value * (1 + 1e-14 * rng.choice([-1, 1], value.shape))
         for path, value in split.params.items()
     }
-    _, losses = train_on(1, 16, split, scale=scale, **RECIPE)
-    _, moved = train_on(1, 16, split._replace(params=changed), scale=scale, **RECIPE)
-    _, found = train_on(2, 16, split, scale=scale, **RECIPE)
-    differences = np.abs(np.subtract(found, losses))
-    assert differences[0] <= 1e-12
-    assert (differences <= np.abs(np.subtract(moved, losses)) + 1e-12).all()
+    _, losses = train_on(1, 16, split, **RECIPE)
+    _, moved = train_on(1, 16, split._replace(params=changed), **RECIPE)
+    _, found = train_on(2, 16, split, **RECIPE)
+    np.testing.assert_allclose(found[:2], losses[:2], rtol=1e-9)
+    assert abs(found[2] - losses[2]) <= abs(moved[2] - losses[2])
 
 
 class Net(nnx.Module):
