@@ -1,5 +1,6 @@
 """Shared by all tests: eight CPU devices, and a record of the errors that parity tests measure."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -72,37 +73,52 @@ def one_torch_thread():
 
 
 @pytest.fixture(scope="session")
-def archives(tmp_path_factory):
+def made_once(tmp_path_factory):
+    """Returns a function that returns a path, made by the first pytest-xdist worker to need it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make_once(name, make):
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (base / name).exists():
+                make(base / name)
+        return base / name
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def archives(made_once):
     """A data directory with a few images of every ImageNet test set."""
-    path = tmp_path_factory.mktemp("data")
-    fake_archives.make_all(path)
-    return path
+    return made_once("archives", fake_archives.make_all)
 
 
 @pytest.fixture(scope="session")
-def small_checkpoint(tmp_path_factory):
+def small_checkpoint(made_once):
     """A model whose predictions vary and favour the classes of `archives`."""
-    path = tmp_path_factory.mktemp("checkpoints") / "small"
-    images = [fake_archives.picture(i) for i in range(20)]
-    mean = np.log(softmax_of(save(path.with_name("plain")), images)).mean(axis=0)
-    bias = random_split().params["fc.bias"] - np.float32(mean)
-    bias[np.unique(fake_archives.VAL_LABELS)] += 10
-    return save(path, **{"fc.bias": bias})
+
+    def make(path):
+        images = [fake_archives.picture(i) for i in range(20)]
+        mean = np.log(softmax_of(save(path / "plain"), images)).mean(axis=0)
+        bias = random_split().params["fc.bias"] - np.float32(mean)
+        bias[np.unique(fake_archives.VAL_LABELS)] += 10
+        save(path / "small", **{"fc.bias": bias})
+
+    return made_once("checkpoints", make) / "small"
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
+def finished(made_once):
     """A training run of two epochs of six steps. A step that copies data unasked is an error."""
-    workdir = epath.Path(tmp_path_factory.mktemp("runs") / "digits")
-    make = build.make_train_step
+    make_step = build.make_train_step
 
     def make_guarded(*args, **options):
-        return jax.transfer_guard("disallow")(make(*args, **options))
+        return jax.transfer_guard("disallow")(make_step(*args, **options))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "make_train_step", make_guarded)
-        loop.train(config(), workdir)
-    return workdir
+        return epath.Path(made_once("digits", lambda path: loop.train(config(), path)))
 
 
 @pytest.fixture(scope="session")

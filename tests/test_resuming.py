@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from etils import epath
@@ -130,10 +131,14 @@ def test_checkpoints_without_their_log(finished, tmp_path, capsys):
 
 
 def test_a_finished_run_is_left_alone(finished, monkeypatch):
-    metrics = (finished / "metrics.jsonl").read_text()
+    def contents():
+        files = (path for path in Path(finished).rglob("*") if path.is_file())
+        return {path: path.read_bytes() for path in files if path.name != ".lock"}
+
+    before = contents()
     monkeypatch.setattr(loop.StepWatch, "add", lambda *args: pytest.fail("trained"))
     loop.train(config(), finished)
-    assert (finished / "metrics.jsonl").read_text() == metrics
+    assert contents() == before
 
 
 def test_log_lines_after_the_checkpoint_are_dropped(finished, tmp_path):

@@ -54,6 +54,7 @@ class LogFiles:
         self._texts: dict[epath.Path, str] = {}  # to append; in a bucket, whole objects
         self._changed: set[epath.Path] = set()
         self._events: list[bytes] = []
+        self._records: tf.io.TFRecordWriter | None = None
         self._last_write = 0.0
         self._has_reported = False
         self._thread = ThreadPoolExecutor(1, "log")
@@ -64,10 +65,9 @@ class LogFiles:
             if (workdir / EPOCHS).exists():
                 self._keep(workdir / EPOCHS, epochs)
             self.steps = self._open_parts(step) if self._is_in_bucket else self._open_steps(step)
-            self._open_events()
-            # This event makes TensorBoard drop what an earlier start logged after this step.
-            start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-            self.add_event(step=step, session_log=start)
+        # This event makes TensorBoard drop what an earlier start logged after this step.
+        start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+        self.add_event(step=step, session_log=start)
 
     def _open_steps(self, step: int) -> list[dict]:
         path = self._workdir / STEPS
@@ -91,14 +91,6 @@ class LogFiles:
         if self._is_in_bucket:
             self._texts[path] = text
 
-    def _open_events(self) -> None:
-        directory = self._workdir / "tensorboard"
-        directory.mkdir(exist_ok=True)
-        name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}"
-        self._records = tf.io.TFRecordWriter(str(directory / name))
-        version = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
-        self._records.write(version.SerializeToString())
-
     def add_steps(self, line: dict) -> None:
         """Adds a line about some steps."""
         part = f"{PARTS}/{line['epoch']:05d}.jsonl" if self._is_in_bucket else STEPS
@@ -111,7 +103,7 @@ class LogFiles:
         self._add(self._workdir / EPOCHS, line)
         self._epoch = self.write()
         if self._is_in_bucket:
-            self.submit(self._begin_events)
+            self.submit(self._close_events)  # the next epoch's events are another object
 
     def wait_for_epoch(self) -> None:
         """Waits until the last line about an epoch is written. Raises InputError if it cannot."""
@@ -133,10 +125,12 @@ class LogFiles:
         texts = {path: self._texts[path] for path in self._changed}
         if not self._is_in_bucket:
             self._texts.clear()
+        if not texts:
+            return None
         events, self._events = self._events, []
         self._changed.clear()
         self._last_write = time.monotonic()
-        return self.submit(lambda: self._write(texts, events)) if texts or events else None
+        return self.submit(lambda: self._write(texts, events))
 
     def _write(self, texts: dict[epath.Path, str], events: list[bytes]) -> None:
         for path, text in texts.items():
@@ -144,18 +138,26 @@ class LogFiles:
             with path.open("w" if self._is_in_bucket else "a") as file:
                 file.write(text)
         with self._reporting_errors():
+            if self._records is None:
+                self._records = self._open_events()
             for event in events:
                 self._records.write(event)
             self._records.flush()
 
-    def _begin_events(self) -> None:
-        with self._reporting_errors():
-            self._records.close()
-            self._open_events()
+    def _open_events(self) -> tf.io.TFRecordWriter:
+        directory = self._workdir / "tensorboard"
+        directory.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}"
+        records = tf.io.TFRecordWriter(str(directory / name))
+        version = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
+        records.write(version.SerializeToString())
+        return records
 
-    def _end_events(self) -> None:
+    def _close_events(self) -> None:
         with self._reporting_errors():
-            self._records.close()
+            if self._records is not None:
+                self._records.close()
+            self._records = None
 
     def submit(self, job: Callable[[], None]) -> Future:
         """Lets the thread run a job after the earlier ones, if these succeed.
@@ -182,7 +184,7 @@ class LogFiles:
         """Waits until everything is written. Raises InputError if it cannot be."""
         try:
             self.write()
-            self.submit(self._end_events)
+            self.submit(self._close_events)
         finally:
             self._thread.shutdown()
         with self._explain_errors():
