@@ -1,6 +1,5 @@
 """Shared by all tests: eight CPU devices, and a record of the errors that parity tests measure."""
 
-import fcntl
 import os
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from etils import epath
 from an_jax.training import build, loop
 from tests import fake_archives, fake_gcs
 from tests.digits_runs import config
+from tests.processes import once, shared_by_workers
 from tests.small_model import random_split, save, softmax_of
 
 
@@ -73,44 +73,33 @@ def one_torch_thread():
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory):
-    """Returns a function that returns a path, made by the first pytest-xdist worker to need it."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-    def make_once(name, make):
-        with (base / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (base / name).exists():
-                make(base / name)
-        return base / name
-
-    return make_once
-
-
-@pytest.fixture(scope="session")
-def archives(made_once):
+def archives(tmp_path_factory):
     """A data directory with a few images of every ImageNet test set."""
-    return made_once("archives", fake_archives.make_all)
+    directory = shared_by_workers(tmp_path_factory, "archives")
+    once(directory, lambda: fake_archives.make_all(directory))
+    return directory
 
 
 @pytest.fixture(scope="session")
-def small_checkpoint(made_once):
+def small_checkpoint(tmp_path_factory):
     """A model whose predictions vary and favour the classes of `archives`."""
+    directory = shared_by_workers(tmp_path_factory, "checkpoints")
 
-    def make(path):
+    def make():
         images = [fake_archives.picture(i) for i in range(20)]
-        mean = np.log(softmax_of(save(path / "plain"), images)).mean(axis=0)
+        mean = np.log(softmax_of(save(directory / "plain"), images)).mean(axis=0)
         bias = random_split().params["fc.bias"] - np.float32(mean)
         bias[np.unique(fake_archives.VAL_LABELS)] += 10
-        save(path / "small", **{"fc.bias": bias})
+        save(directory / "small", **{"fc.bias": bias})
 
-    return made_once("checkpoints", make) / "small"
+    once(directory, make)
+    return directory / "small"
 
 
 @pytest.fixture(scope="session")
-def finished(made_once):
+def finished(tmp_path_factory):
     """A training run of two epochs of six steps. A step that copies data unasked is an error."""
+    directory = shared_by_workers(tmp_path_factory, "runs")
     make_step = build.make_train_step
 
     def make_guarded(*args, **options):
@@ -118,7 +107,8 @@ def finished(made_once):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "make_train_step", make_guarded)
-        return epath.Path(made_once("digits", lambda path: loop.train(config(), path)))
+        once(directory, lambda: loop.train(config(), directory / "digits"))
+    return epath.Path(directory / "digits")
 
 
 @pytest.fixture(scope="session")
