@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from an_jax.evaluation.suite import evaluate_models
     from an_jax.files import absolute
     from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
-    from an_jax.watchdog import start_watchdog
+    from an_jax.watchdog import watchdog
 
     if args.batch_size < 1:
         raise InputError("--batch_size must be at least 1")
@@ -102,13 +102,13 @@ def run(args: argparse.Namespace) -> int:
     enable_compilation_cache(output_dir)
     set_matmul_precision(args.dtype)
     parallel.connect()
-    start_watchdog(args.stall_minutes)
     results: list[Result] = []
     table = None
-    for model_results in evaluate_models(open_inputs(checkpoints, settings), settings):
-        results += model_results
-        # A report after each model, since a later one may fail.
-        table = parallel.on_main_process(functools.partial(write_report, results, output_dir))
+    with watchdog(args.stall_minutes):
+        for model_results in evaluate_models(open_inputs(checkpoints, settings), settings):
+            results += model_results
+            # A report after each model, since a later one may fail.
+            table = parallel.on_main_process(functools.partial(write_report, results, output_dir))
     if not parallel.is_main_process():
         return 0
     print(table)

@@ -36,7 +36,7 @@ def run() -> None:
     from an_jax.devices import check_devices
     from an_jax.files import absolute
     from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
-    from an_jax.watchdog import start_watchdog
+    from an_jax.watchdog import watchdog
 
     workdir = absolute(flags.FLAGS.workdir)
     check_bucket(workdir)
@@ -45,12 +45,12 @@ def run() -> None:
     enable_compilation_cache(workdir)
     set_matmul_precision(flags.FLAGS.config.dtype)
     parallel.connect()
-    start_watchdog(flags.FLAGS.stall_minutes)
     from an_jax.training.loop import train
     from an_jax.training.messages import silence_failed_saves
 
     silence_failed_saves()
-    train(flags.FLAGS.config, workdir)
+    with watchdog(flags.FLAGS.stall_minutes):
+        train(flags.FLAGS.config, workdir)
 
 
 def end_at_once(status: int) -> None:

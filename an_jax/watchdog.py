@@ -3,12 +3,14 @@
 Collective operations wait for ever if a host is lost. Every process then says what it waits for.
 """
 
+import contextlib
 import faulthandler
 import os
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import jax
 
@@ -16,13 +18,21 @@ EXIT_STATUS = 75  # EX_TEMPFAIL: try again
 _last: tuple[float, str] | None = None  # when there was progress, and what
 
 
-def start_watchdog(minutes: float) -> None:
-    """Ends this process if it makes no progress for so many minutes; 0 means never.
+@contextlib.contextmanager
+def watchdog(minutes: float) -> Iterator[None]:
+    """Ends this process if the body makes no progress for so many minutes; 0 means never.
 
     Waits for the first progress: lists of files and compilation may take long.
     """
+    global _last
+    _last = None
+    ended = threading.Event()
     if minutes:
-        threading.Thread(target=_watch, args=(60 * minutes,), daemon=True).start()
+        threading.Thread(target=_watch, args=(60 * minutes, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def note_progress(what: str) -> None:
@@ -31,9 +41,10 @@ def note_progress(what: str) -> None:
     _last = time.monotonic(), what
 
 
-def _watch(limit: float) -> None:
+def _watch(limit: float, ended: threading.Event) -> None:
     while _last is None or (idle := time.monotonic() - _last[0]) < limit:
-        time.sleep(limit if _last is None else limit - idle)
+        if ended.wait(limit if _last is None else limit - idle):
+            return
     print(
         f"error: no progress for {limit / 60:.3g} minutes since {_last[1]}: process "
         f"{jax.process_index()} of {jax.process_count()} on {socket.gethostname()} ends. Run the "

@@ -4,20 +4,22 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from an_jax import watchdog
 from tests.processes import ROOT
 
 WAIT = """
 import time
-from an_jax.watchdog import note_progress, start_watchdog
-start_watchdog({minutes})
-for step in range(3):
-    time.sleep({step_seconds})
-    note_progress(f"step {{step}}")
-print("stepped", flush=True)
+from an_jax.watchdog import note_progress, watchdog
 def wait_for_others():
     time.sleep({wait_seconds})
-wait_for_others()
+with watchdog({minutes}):
+    for step in range(3):
+        time.sleep({step_seconds})
+        note_progress(f"step {{step}}")
+    print("stepped", flush=True)
+    wait_for_others()
 """
 
 
@@ -41,8 +43,11 @@ def test_zero_means_never():
     assert run(minutes=0, step_seconds=0, wait_seconds=0.1).returncode == 0
 
 
-def test_before_the_first_progress_nothing_ends():
-    """Lists of files and compilation may take longer than a step."""
-    code = "import time; from an_jax.watchdog import start_watchdog; start_watchdog(0.005); "
-    code += "time.sleep(0.9)"
+@pytest.mark.parametrize("body", ["time.sleep(0.9)", "note_progress('all')"])
+def test_the_process_goes_on(body):
+    """Before the first progress, lists of files and compilation may take longer than a step. After
+    the command, as in a notebook, nothing is watched."""
+    code = "import time; from an_jax.watchdog import note_progress, watchdog\n"
+    code += f"with watchdog(0.005): {body}\n"
+    code += "time.sleep(0.6)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
