@@ -1,4 +1,5 @@
-"""Converts PyTorch weights (`.pth`, safetensors) into checkpoints, and back."""
+"""Converts PyTorch weights (`.pth`, safetensors) into checkpoints, one file or all below a
+directory, and checkpoints into PyTorch weights."""
 
 import argparse
 import sys
@@ -13,12 +14,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m convert", description=__doc__)
     parser.add_argument(
         "source",
-        help="a file of weights; with --to-torch, a checkpoint directory; may be gs://",
+        help="a file of weights, or a directory of such files; with --to-torch, a checkpoint "
+        "directory; may be gs://",
     )
     parser.add_argument(
         "destination",
-        help="the checkpoint directory to write; with --to-torch, the .pth or .safetensors file; "
-        "may be gs://",
+        help="the checkpoint directory to write, or the directory of all checkpoints; with "
+        "--to-torch, the .pth or .safetensors file; may be gs://",
     )
     parser.add_argument(
         "--model", help="the architecture (default: recognized from keys and shapes)"
@@ -57,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    from an_jax.checkpoint import is_checkpoint
+    from an_jax.files import absolute
     from convert.bridge import from_torch, to_torch
+    from convert.release import convert_release
 
     check_bucket(args.source)
     check_bucket(args.destination)
@@ -71,6 +76,8 @@ def _convert(args: argparse.Namespace) -> int:
         "preprocessing": {key: value for key, value in overrides.items() if value is not None},
         "trust": args.trust,
     }
+    if absolute(args.source).is_dir() and not is_checkpoint(args.source):
+        return convert_release(args.source, args.destination, overwrite=args.overwrite, **options)
     from_torch(args.source, args.destination, overwrite=args.overwrite, **options)
     return 0
 

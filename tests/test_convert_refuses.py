@@ -329,6 +329,11 @@ def test_source_is_not_a_checkpoint(tmp_path, refused):
     refused(tmp_path / "x.pth", tmp_path / "x.pth" / "checkpoint", message="cannot write")
 
 
+def test_a_directory_without_weights(tmp_path, refused):
+    (tmp_path / "home").mkdir()
+    refused(tmp_path / "home", tmp_path / "other", message="home: no file is named *.pth, ")
+
+
 def test_source_is_a_checkpoint(checkpoint, tmp_path, refused):
     refused(checkpoint, tmp_path / "other", message="to convert a checkpoint, add --to-torch")
 
