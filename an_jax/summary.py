@@ -40,12 +40,12 @@ def describe(name: str, image_size: int | None = None) -> str:
     header = ["part", "output", "parameters", "GMACs", "activations (M)", "normalization"]
     text = (
         f"{name}: {params:.3f} M parameters, {macs:.2f} GMACs, {activations:.2f} M activations "
-        f"at {size} px\n\n{_table([header, *rows], 'llrrrl')}"
+        f"at {size} px\n\n{table([header, *rows], 'llrrrl')}"
     )
     released = [key for key, value in RELEASED.items() if value.architecture == name]
     if released:
         columns = zip(*_published(released), strict=True)
-        text += "\n" + _table(columns, "l" + "r" * len(released))
+        text += "\n" + table(columns, "l" + "r" * len(released))
     return text
 
 
@@ -55,7 +55,7 @@ def overview() -> str:
     header = ["architecture", "parameters (M)", "GMACs", "activations (M)", "AN", "BN", "SE"]
     checkpoints = _published(RELEASED)
     alignment = "ll" + "r" * (len(checkpoints[0]) - 2)
-    return _table([header, *rows], "lrrrrrr") + "\n" + _table(checkpoints, alignment)
+    return table([header, *rows], "lrrrrrr") + "\n" + table(checkpoints, alignment)
 
 
 def _architecture(name: str) -> list[str]:
@@ -130,7 +130,7 @@ def _braces(numbers: list[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-def _table(rows: Iterable[Iterable[str]], alignment: str) -> str:
+def table(rows: Iterable[Iterable[str]], alignment: str) -> str:
     """Returns Markdown with aligned columns.
 
     Args:

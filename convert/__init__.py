@@ -1,1 +1,1 @@
-"""Conversion between PyTorch `.pth` files and checkpoints: `python -m convert --help`."""
+"""Conversion between PyTorch weights and checkpoints, both ways: `python -m convert --help`."""

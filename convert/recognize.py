@@ -6,6 +6,7 @@ from typing import NamedTuple
 from an_jax import zoo
 from an_jax.errors import InputError
 from convert.torch_layout import COUNTER, TorchTensor, torch_layout
+from convert.unwrap import common_prefix
 
 _CLASSIFIERS = [
     f"{name}.{kind}" for name in ("fc", "classifier", "classifier.1") for kind in ("weight", "bias")
@@ -72,55 +73,102 @@ class Differences(NamedTuple):
         )
 
 
-def recognize(shapes: Mapping[str, tuple[int, ...]], model: str | None = None) -> Recognized:
+def recognize(
+    shapes: Mapping[str, tuple[int, ...]], model: str | None = None, published_name: str = ""
+) -> Recognized:
     """Finds the architecture whose state dict has exactly these keys and shapes.
 
     Args:
         shapes: key -> shape. Counters (num_batches_tracked) may be missing.
         model: the architecture, if known. No other is tried.
+        published_name: decides between several that match, if it begins with the name of one.
 
     Raises:
         InputError: no architecture matches (the message lists all differences from the nearest), or
             several do.
     """
-    num_classes = next((shapes[key][0] for key in _CLASSIFIERS if shapes.get(key)), 1000)
-    if num_classes < 1:
-        raise InputError("the classifier has 0 classes")
     if model is not None:
         zoo.get_architecture(model)
         candidates = [model]
     else:
         candidates = [*zoo.ARCHITECTURES, *zoo.OTHER_ARCHITECTURES]
-    size = sum(not key.endswith(COUNTER) for key in shapes)
-    matches = [
-        name
-        for name in candidates
-        if NUM_TENSORS.get(name, size) == size and not any(_compare(shapes, name, num_classes))
-    ]
+    matches = _match(shapes, candidates)
+    if len(matches) > 1:
+        named = [name for name in matches if f"{published_name}_".startswith(f"{name}_")]
+        matches = named or matches
     if len(matches) > 1:
         raise InputError(
             f"ambiguous: {' and '.join(matches)} have the same keys and shapes; "
             "choose one with --model"
         )
     if not matches:
-        raise InputError(_explain(shapes, candidates, num_classes))
+        raise InputError(_explain(shapes, candidates))
+    num_classes = _num_classes(shapes)
     return Recognized(matches[0], num_classes, torch_layout(matches[0], num_classes))
 
 
-def _explain(
-    shapes: Mapping[str, tuple[int, ...]], candidates: Sequence[str], num_classes: int
-) -> str:
+def _num_classes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    num_classes = next((shapes[key][0] for key in _CLASSIFIERS if shapes.get(key)), 1000)
+    if num_classes < 1:
+        raise InputError("the classifier has 0 classes")
+    return num_classes
+
+
+def _match(shapes: Mapping[str, tuple[int, ...]], candidates: Sequence[str]) -> list[str]:
+    """Returns the candidates that have exactly these keys and shapes."""
+    size = sum(not key.endswith(COUNTER) for key in shapes)
+    num_classes = _num_classes(shapes)
+    return [
+        name
+        for name in candidates
+        if NUM_TENSORS.get(name, size) == size and not any(_compare(shapes, name, num_classes))
+    ]
+
+
+def _explain(shapes: Mapping[str, tuple[int, ...]], candidates: Sequence[str]) -> str:
     """Describes how a state dict differs from the nearest candidate."""
-    differences = {name: _compare(shapes, name, num_classes) for name in candidates}
-    counts = {name: sum(map(len, difference)) for name, difference in differences.items()}
-    nearest = min(candidates, key=counts.__getitem__)
-    if len(candidates) > 1 and counts[nearest] > len(shapes) / 2:
+    num_classes = _num_classes(shapes)
+    if hint := _explain_prefix(shapes, candidates):
+        return hint
+    shares = {name: _share(shapes, name, num_classes) for name in candidates}
+    nearest = max(candidates, key=shares.__getitem__)
+    if len(candidates) > 1 and shares[nearest] < 0.5:
         return (
-            f"unknown architecture: the {len(shapes)} tensors have {counts[nearest]} differences "
-            f"from the nearest model, {nearest}; list them with --model {nearest} "
+            f"unknown architecture: {shares[nearest]:.0%} of the tensors are those of the nearest "
+            f"model, {nearest}; list the differences with --model {nearest} "
             f"(known models: {', '.join(candidates)})"
         )
-    return f"the tensors do not fit {nearest}:{differences[nearest]}"
+    return f"the tensors do not fit {nearest}:{_compare(shapes, nearest, num_classes)}"
+
+
+def _share(shapes: Mapping[str, tuple[int, ...]], model: str, num_classes: int) -> float:
+    """Returns the share of all keys, counters excluded, that both have; half for another shape."""
+    expected = {t.key: t.shape for t in torch_layout(model, num_classes) if t.path}
+    keys = {key for key in shapes if not key.endswith(COUNTER)}
+    common = expected.keys() & keys
+    num_equal = sum(expected[key] == tuple(shapes[key]) for key in common)
+    return (len(common) + num_equal) / 2 / len(expected.keys() | keys)
+
+
+def _explain_prefix(shapes: Mapping[str, tuple[int, ...]], candidates: Sequence[str]) -> str:
+    """Says with which prefix some keys are a candidate's. Returns "" if there is none."""
+    for first in dict.fromkeys(key.partition(".")[0] for key in shapes):
+        inside = [key for key in shapes if key.startswith(f"{first}.")]
+        prefix = common_prefix(inside)
+        stripped = {key.removeprefix(prefix): shapes[key] for key in inside}
+        outside = {key: shape for key, shape in shapes.items() if key not in inside}
+        for tensors in (stripped | outside, stripped):
+            if matches := _match(tensors, candidates):
+                others = (
+                    ""
+                    if outside.keys() <= tensors.keys()
+                    else (f" and without the others, such as {next(iter(outside))}")
+                )
+                return (
+                    f"{len(inside)} of {len(shapes)} keys begin with {prefix!r}; without it"
+                    f"{others} the tensors fit {matches[0]}: save them so"
+                )
+    return ""
 
 
 def _compare(shapes: Mapping[str, tuple[int, ...]], model: str, num_classes: int) -> Differences:

@@ -168,8 +168,9 @@ def test_conversion_in_both_directions(bucket, capsys):
     with pytest.raises(InputError, match=f"{back} is not a checkpoint"):
         an_jax.load_model(back)
     bucket.heal()
-    assert convert([pth, f"{back}2"]) == 0
-    weights = [functional.split(an_jax.load_model(path)).params for path in (source, f"{back}2")]
+    assert convert([str(bucket.path), f"{back}2"]) == 0  # every file in the bucket
+    paths = (source, f"{back}2/small")
+    weights = [functional.split(an_jax.load_model(path)).params for path in paths]
     assert jax.tree.all(jax.tree.map(np.array_equal, *weights))
 
 

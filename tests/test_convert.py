@@ -1,25 +1,31 @@
 """The conversion: what it reads, and that it is exact in both directions."""
 
+import dataclasses
 import functools
 import io
 import os
 import random
+import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import an_jax
-from an_jax import functional
+from an_jax import functional, zoo
 from an_jax.checkpoint import ModelCard
 from an_jax.evaluation.inputs import find_checkpoints
 from convert.__main__ import main
-from convert.torch_file import read_state_dict
 from convert.torch_layout import torch_layout
+from convert.weights_file import read_state_dict
+from tests.processes import ROOT
 
 NAME = "resnet_20_an_bn1"
+FEW = {"weight": torch.ones(3), "bias": torch.ones(3)}
 
 
 @functools.cache
@@ -71,9 +77,10 @@ def training_checkpoint():
     return {**others, "model": state_dict()}
 
 
-def serialize(content, zipped=True):
+def serialize(content, zipped=True, protocol=2):
     buffer = io.BytesIO()
-    torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+    options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": zipped}
+    torch.save(content, buffer, **options)
     return buffer.getvalue()
 
 
@@ -92,6 +99,10 @@ def assert_loads(checkpoint, tensors, num_classes=10):
     }
     assert loaded.keys() == expected.keys()
     assert all(np.array_equal(loaded[path], expected[path]) for path in expected)
+
+
+def to_torch(tensors):
+    return {key: torch.tensor(array) for key, array in tensors.items()}
 
 
 def assert_same(actual, expected):
@@ -121,6 +132,16 @@ def assert_same(actual, expected):
                 " under 'state_dict', prefix 'module.network.' removed",
             ),
             (
+                "nested",
+                lambda: {"net": {"params": add_prefix("_orig_mod.module.")}, "queue": FEW},
+                " under 'net.params', prefix '_orig_mod.module.' removed",
+            ),
+            (
+                "encoder.",
+                lambda: {"loss": FEW, "a": {"b": {"c": {"d": add_prefix("a.encoder.0.")}}}},
+                " under 'a.b.c.d', prefix 'a.encoder.0.' removed",
+            ),
+            (
                 "numpy",
                 lambda: {"state_dict": state_dict(), "best_prec1": np.float64(77)},
                 " under 'state_dict'",
@@ -137,7 +158,15 @@ def test_wrappers_and_prefixes(make, description, tmp_path):
     torch.save(make(), tmp_path / "x.pth")
     tensors, actual, _ = read_state_dict(tmp_path / "x.pth")
     assert actual == f"182 tensors{description}"
-    assert_same(tensors, state_dict())
+    assert_same(to_torch(tensors), state_dict())
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickle_protocols(protocol, zipped, tmp_path):
+    content = {**training_checkpoint(), "best_prec1": np.float64(77), "git": b"\xff"}
+    (tmp_path / "x.pth").write_bytes(serialize(content, zipped, protocol))
+    assert_same(to_torch(read_state_dict(tmp_path / "x.pth").tensors), state_dict())
 
 
 def test_legacy_format(tmp_path):
@@ -146,7 +175,7 @@ def test_legacy_format(tmp_path):
     old = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     assert old != data
     (tmp_path / "x.pth").write_bytes(old)
-    assert_same(read_state_dict(tmp_path / "x.pth")[0], state_dict())
+    assert_same(to_torch(read_state_dict(tmp_path / "x.pth").tensors), state_dict())
 
 
 def test_report(tmp_path, capsys):
@@ -165,26 +194,85 @@ def test_report(tmp_path, capsys):
     assert_loads(destination, arrays())
 
 
-@pytest.mark.parametrize("name", ["state_dict_ema", "model_ema"])
-def test_averaged_weights(name, tmp_path, capsys):
-    """`--weights` chooses between plain and averaged weights. The report says that there are
-    others. torchvision saves those of an AveragedModel, with a prefix and a counter."""
-    source, average = tmp_path / "x.pth", map_floats(lambda tensor: tensor + 1)
+def test_averaged_weights(tmp_path, capsys):
+    """`--weights` chooses between plain and averaged weights, or an entry by name. The report says
+    that there are others. torchvision saves those of an AveragedModel, with a prefix and a counter.
+    """
+    source, name, average = tmp_path / "x.pth", "model_ema", map_floats(lambda tensor: tensor + 1)
     wrapped = {f"module.{key}": tensor for key, tensor in average.items()}
     torch.save({"model": state_dict(), name: wrapped | {"n_averaged": torch.tensor(9)}}, source)
     note = f"note        the file also holds averaged weights ({name!r}); --weights ema takes them"
-    for weights, expected in (("plain", state_dict()), ("ema", average)):
+    for weights, expected in (("plain", state_dict()), ("ema", average), (name, average)):
         assert run(source, tmp_path / weights, "--weights", weights) == 0
         assert_loads(tmp_path / weights, expected)
         assert ModelCard.read(tmp_path / weights).source["weights"] == weights
         assert (note in capsys.readouterr().out.splitlines()) == (weights == "plain")
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision(dtype, tmp_path):
-    torch.save(map_floats(lambda tensor: tensor.to(dtype)), tmp_path / "x.pth")
+@pytest.mark.parametrize(
+    "path", ["state_dict_ema", "ema", "model.ema", "params_ema", "swa_model", "averaged", "shadow"]
+)
+def test_names_of_averages(path, tmp_path):
+    """Only whole words count."""
+    average = map_floats(lambda tensor: tensor + 1)
+    content = {"net": {"schema_swap": state_dict()}, "epoch": 3}
+    outer, _, inner = path.partition(".")
+    torch.save({outer: {inner: average} if inner else average} | content, tmp_path / "x.pth")
+    plain = read_state_dict(tmp_path / "x.pth")
+    assert_same(to_torch(plain.tensors), state_dict())
+    assert plain.unread_average == path
+    assert_same(to_torch(read_state_dict(tmp_path / "x.pth", weights="ema").tensors), average)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(dtype, tmp_path, capsys):
+    expected = map_floats(lambda tensor: (tensor.double() / 3).to(dtype))
+    torch.save(expected, tmp_path / "x.pth")
     assert run(tmp_path / "x.pth", tmp_path / "checkpoint") == 0
-    assert_loads(tmp_path / "checkpoint", {k: v.to(dtype).float() for k, v in arrays().items()})
+    assert_loads(tmp_path / "checkpoint", {k: v.float() for k, v in expected.items()})
+    note = "note        152 tensors are float64; they were rounded to float32"
+    assert (note in capsys.readouterr().out.splitlines()) == (dtype == torch.float64)
+
+
+def test_averaged_counters(tmp_path):
+    """An average of weights may have averaged the counters too."""
+    torch.save(state_dict(count=lambda i: i + 0.25), tmp_path / "x.pth")
+    assert run(tmp_path / "x.pth", tmp_path / "checkpoint") == 0
+    assert run("--to-torch", tmp_path / "checkpoint", tmp_path / "back.pth") == 0
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert_same(back, state_dict(count=lambda i: i))
+
+
+def test_preprocessing(tmp_path):
+    torch.save(state_dict(), tmp_path / "x.pth")
+    options = ("--interpolation", "bicubic", "--crop_pct", 0.95)
+    assert run(tmp_path / "x.pth", tmp_path / "checkpoint", *options) == 0
+    expected = dataclasses.replace(
+        zoo.get_architecture(NAME).preprocessing, interpolation="bicubic", crop_pct=0.95
+    )
+    assert ModelCard.read(tmp_path / "checkpoint").preprocessing == expected
+
+
+def test_safetensors_without_torch(tmp_path):
+    """Both directions, in a process that cannot import PyTorch. A .pth file names what it needs."""
+    expected, path = state_dict(count=lambda i: i), tmp_path / "x.safetensors"
+    save_file({k: v.bfloat16() if k == "fc.bias" else v for k, v in expected.items()}, path)
+    torch.save(expected, tmp_path / "x.pth")
+    code = (
+        "import sys; sys.modules['torch'] = None; from convert.__main__ import main as m;"
+        "print(m(['x.safetensors', 'x']), m(['x', 'back.safetensors', '--to-torch']),"
+        "m(['x.pth', 'y']), m(['x', 'y.pth', '--to-torch']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert process.stdout.splitlines()[-1] == "0 0 1 1"
+    assert process.stderr.count(".pth files need PyTorch: pip install -e '.[convert]'") == 2
+    expected["fc.bias"] = expected["fc.bias"].bfloat16().float()
+    back = load_file(tmp_path / "back.safetensors")
+    assert_same({key: back[key] for key in expected}, expected)
+    assert back.keys() == expected.keys()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 import an_jax
-from convert.aognet_v2 import current_names
+from convert.names import current_names
 from convert.recognize import recognize
 from tests import reference
 from tests.goldens import eval_outputs, models, relative_error
