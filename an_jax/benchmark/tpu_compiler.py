@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,8 @@ def tpu_devices(topology: str) -> list[jax.Device]:
     Raises:
         InputError: libtpu is not installed, or there is no such topology.
     """
-    if topology.split(":")[0] not in TPUS:
+    generation, _, shape = topology.partition(":")
+    if generation not in TPUS:
         raise InputError(
             f"unknown topology {topology!r}: expected a generation ({', '.join(TPUS)}) and a "
             "shape, such as v5e:4x4"
@@ -48,7 +50,9 @@ def tpu_devices(topology: str) -> list[jax.Device]:
         )
     try:
         # The two cores of a v4 chip form one device only with this option.
-        options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+        options: dict[str, Any] = {"chip_config_name": "megacore"} if generation == "v4" else {}
+        if not set(shape) - set("1x"):  # one chip; libtpu expects hosts of 2x2
+            options["chips_per_host_bounds"] = (1, 1, 1)
         return topologies.get_topology_desc(topology, platform="tpu", **options).devices
     except Exception as error:  # libtpu raises various errors for a wrong shape
         reason = one_line(error, limit=300)
