@@ -102,15 +102,19 @@ def why_foreign(path: epath.Path) -> str | None:
     )
 
 
-def load_model(path: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> nnx.Module:
+def load_model(
+    path: str | os.PathLike, *, with_classifier: bool = True, dtype: DTypeLike = jnp.float32
+) -> nnx.Module:
     """Loads a converted checkpoint, or the best step of a training run, as a model in eval mode.
 
     Args:
         path: directory of the checkpoint or training run.
+        with_classifier: False leaves the classifier out.
         dtype: compute dtype, float32 or bfloat16. Logits are float32.
 
     Returns:
-        A module that maps normalized images [N, H, W, 3] to logits [N, num_classes].
+        A module that maps normalized images [N, H, W, 3] to logits [N, num_classes], or without a
+        classifier to pooled features [N, C].
 
     Raises:
         InputError: the checkpoint is missing or damaged.
@@ -120,7 +124,11 @@ def load_model(path: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> nn
     model = zoo.abstract_model(card.model, num_classes=card.num_classes, dtype=dtype)
     definition, params, batch_stats = functional.split(model)
     weights = restore_weights(path, params, batch_stats)
-    model = functional.merge(definition, weights["params"], weights["batch_stats"])
+    if not with_classifier:
+        model = zoo.abstract_model(card.model, num_classes=0, dtype=dtype)
+        definition, params, _ = functional.split(model)
+    params = {name: weights["params"][name] for name in params}
+    model = functional.merge(definition, params, weights["batch_stats"])
     model.eval()
     return model
 

@@ -6,7 +6,7 @@ Modules are split and merged only here. A dictionary maps dotted paths, such as
 
 import hashlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,12 +47,26 @@ def merge(definition: nnx.GraphDef, params: Arrays, batch_stats: Arrays) -> nnx.
 
 
 def apply_eval(
-    definition: nnx.GraphDef, params: Arrays, batch_stats: Arrays, images: jax.Array
-) -> jax.Array:
-    """Returns the logits [N, num_classes] of normalized images [N, H, W, 3] in eval mode."""
+    definition: nnx.GraphDef,
+    params: Arrays,
+    batch_stats: Arrays,
+    images: jax.Array,
+    *,
+    method: str = "__call__",
+) -> Any:
+    """Runs the forward pass in eval mode.
+
+    Args:
+        definition, params, batch_stats: the model.
+        images: normalized images [N, H, W, 3].
+        method: of the model: "__call__", or "features" for the feature maps.
+
+    Returns:
+        What the method returns: the logits [N, num_classes], or the maps.
+    """
     model = merge(definition, params, batch_stats)
     model.eval()
-    return model(images)
+    return getattr(model, method)(images)
 
 
 def apply_train(
@@ -63,7 +77,8 @@ def apply_train(
     dropout_keys: jax.Array | None,
     *,
     axis_name: str | None = None,
-) -> tuple[jax.Array, Arrays]:
+    method: str = "__call__",
+) -> tuple[Any, Arrays]:
     """Runs the forward pass in training mode.
 
     Args:
@@ -72,9 +87,10 @@ def apply_train(
         dropout_keys: a random key for each image, [N]. None disables dropout.
         axis_name: the mesh axis, under `jax.shard_map`, whose devices share normalization
             statistics. None normalizes with this device's own batch.
+        method: as in `apply_eval`.
 
     Returns:
-        The logits [N, num_classes], and the updated running statistics.
+        What the method returns, and the updated running statistics.
     """
     model = merge(definition, params, batch_stats)
     model.train()
@@ -85,8 +101,8 @@ def apply_train(
             dropout.keys = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(dropout_keys)
     for norm in (m for m in modules if isinstance(m, BatchNorm)):
         norm.axis_name = axis_name
-    logits = model(images)
-    return logits, _flatten(nnx.state(model, nnx.BatchStat))
+    outputs = getattr(model, method)(images)
+    return outputs, _flatten(nnx.state(model, nnx.BatchStat))
 
 
 def count(arrays: NamedArrays) -> int:

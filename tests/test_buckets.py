@@ -7,13 +7,13 @@ import sys
 import time
 
 import google.cloud
-import jax
+import jax.export
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 import an_jax
-from an_jax import buckets, functional
+from an_jax import buckets, export, functional
 from an_jax.buckets import check_bucket
 from an_jax.data.folders import check_data_directory
 from an_jax.data.sets.class_index import imagenet_wnids
@@ -172,6 +172,16 @@ def test_conversion_in_both_directions(bucket, capsys):
     paths = (source, f"{back}2/small")
     weights = [functional.split(an_jax.load_model(path)).params for path in paths]
     assert jax.tree.all(jax.tree.map(np.array_equal, *weights))
+
+
+def test_export_into_a_bucket(bucket, monkeypatch):
+    program = jax.export.export(jax.jit(lambda x: 2 * x))(np.float32([1, 2]))
+    monkeypatch.setattr(export, "export_model", lambda checkpoint, kind: program)
+    output = bucket.path / "programs/small.stablehlo"
+    for _ in range(2):  # the second one replaces the first
+        assert export.main(["checkpoint", str(output)]) == 0
+    read = jax.export.deserialize(bytearray(output.read_bytes()))
+    np.testing.assert_array_equal(read.call(np.float32([1, 2])), [2, 4])
 
 
 def test_evaluation_from_a_bucket_into_it(bucket, capsys):

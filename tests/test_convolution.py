@@ -1,5 +1,7 @@
 """The CPU forms of convolution and pooling, compared with XLA's own operations."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ CASES = [
 ]
 
 KINDS = pytest.mark.parametrize(
-    "case", [CASES[0], CASES[5], CASES[7]], ids=["3x3", "1x1", "depthwise"]
+    "case", [CASES[0], CASES[5], CASES[8]], ids=["3x3", "1x1", "depthwise"]
 )
 
 
@@ -93,6 +95,31 @@ def test_gradients_of_replicated_kernels_are_summed_over_devices(case):
     np.testing.assert_allclose(
         jax.jit(sharded)(kernel, x), gradient(kernel, x, native), rtol=1e-4, atol=1e-4
     )
+
+
+@KINDS
+def test_vmap_over_kernels(case, float64):
+    """With gradients of each result, and with the gradient of their sum."""
+    n, height, width, c_in, c_out, size, *options = case
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, height, width, c_in))
+    kernels = rng.standard_normal((2, size, size, c_in // options[2], c_out))
+
+    def loss(x, kernel, convolution=convolve):
+        return jnp.sum(jnp.sin(convolution(x, kernel, *options)))
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def gradients(x, kernels):
+        inside = jax.vmap(jax.grad(loss, (0, 1)), (None, 0))(x, kernels)
+        outside = jax.grad(lambda k: jnp.sum(jax.vmap(loss, (None, 0))(x, k)))(kernels)
+        one_by_one = [jax.grad(loss, (0, 1))(x, kernel, native) for kernel in kernels]
+        return inside, outside, one_by_one
+
+    (by_x, by_kernel), outside, one_by_one = gradients(x, kernels)
+    for i, (expected_by_x, expected_by_kernel) in enumerate(one_by_one):
+        np.testing.assert_allclose(by_x[i], expected_by_x, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(by_kernel[i], expected_by_kernel, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(outside[i], expected_by_kernel, rtol=0, atol=1e-11)
 
 
 @KINDS

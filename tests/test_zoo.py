@@ -1,6 +1,7 @@
 """Models by name, and checkpoints: their outputs, and errors for damaged ones."""
 
 import dataclasses
+import fnmatch
 import functools
 import gc
 import json
@@ -21,6 +22,7 @@ from an_jax.checkpoint import ModelCard, save_checkpoint
 from an_jax.errors import InputError
 from tests import reference
 from tests.goldens import models, relative_error
+from tests.processes import ROOT
 
 NAME = "resnet_20_an_bn1"
 CARD = ModelCard(NAME, 10, zoo.get_architecture(NAME).preprocessing, {"file": "x.pth"})
@@ -116,6 +118,27 @@ def test_create_model():
     assert not any(np.array_equal(after[path], old) for path, old in split.batch_stats.items())
 
 
+def test_backbone():
+    model = an_jax.create_model(NAME, num_classes=0, in_features=1)
+    definition, params, batch_stats = functional.split(model)
+    assert not any(path.startswith("fc") for path in params)
+
+    @jax.jit
+    def run(images):
+        apply = functools.partial(functional.apply_train, definition, params, batch_stats)
+        maps, after = apply(images, None, method="features")
+        return maps, apply(images, None)[0], after
+
+    images = reference.images(4, 16)[..., :1]
+    maps, pooled, after = run(images)
+    assert [m.shape[3] for m in maps] == [info.channels for info in model.feature_info]
+    np.testing.assert_allclose(pooled, maps[-1].mean(axis=(1, 2)), rtol=1e-5)
+    assert not any(np.array_equal(after[path], old) for path, old in batch_stats.items())
+    in_eval = functools.partial(functional.apply_eval, definition, method="features")
+    shapes = jax.eval_shape(in_eval, params, batch_stats, images)
+    assert [m.shape for m in shapes] == [m.shape for m in maps]
+
+
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_bfloat16(mode, record_error):
     """The random walk of 70 roundings of 2**-9 / sqrt(3) ends near 1 %; the limit is 3 %."""
@@ -132,24 +155,40 @@ def test_bfloat16(mode, record_error):
     assert 0 < record_error(relative_error(logits, expected)) <= 0.03
 
 
+def documented_maps(name):
+    """The strides and channels in the table of docs/backbones.md."""
+    for line in (ROOT / "docs/backbones.md").read_text().splitlines():
+        patterns, *numbers = (cell.strip() for cell in line.strip("| ").split("|"))
+        if any(fnmatch.fnmatch(name, pattern) for pattern in patterns.split(", ")):
+            return [[int(n) for n in cell.split(",")] for cell in numbers]
+    raise AssertionError(f"{name} is not in the table")
+
+
 @models(
     fast={"resnet_50_se_bn123", "resnetv1d_50_an", "mobilenetv2_an"}
     | {"densenet_121_an", "aognet_12m_an"}
 )
-def test_dtypes(name):
+def test_dtypes_and_feature_maps(name):
     """Compute in bfloat16; parameters, statistics and logits in float32."""
     split = reference.abstract_split(name, jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(split[1:])} == {jnp.dtype(jnp.float32)}
 
+    models = []
+
     def run(params, batch_stats, images):
         model = functional.merge(split.definition, params, batch_stats)
         model.eval()
+        models.append(model)
         return model.features(images), model(images)
 
     images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
     maps, logits = jax.eval_shape(run, split.params, split.batch_stats, images)
     assert {output.dtype for output in maps} == {jnp.dtype(jnp.bfloat16)}
     assert (logits.shape, logits.dtype) == ((2, 1000), jnp.float32)
+    strides, channels = zip(*models[0].feature_info, strict=True)
+    sizes = [64 // stride for stride in strides]
+    assert [m.shape for m in maps] == [(2, s, s, c) for s, c in zip(sizes, channels, strict=True)]
+    assert [list(strides), list(channels)] == documented_maps(name)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +217,14 @@ def test_load_model(saved):
     assert equal(params | batch_stats, random_split().params | random_split().batch_stats)
     logits = jax.jit(lambda images: model(images))(images)
     assert relative_error(logits, apply_eval(*random_split(), images)) <= 1e-6
+
+
+def test_load_model_without_its_classifier(saved):
+    model = an_jax.load_model(saved, with_classifier=False)
+    expected = {k: v for k, v in random_split().params.items() if not k.startswith("fc.")}
+    assert equal(functional.split(model).params, expected)
+    images = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
+    assert jax.eval_shape(lambda images: model(images), images).shape == (2, 64)
 
 
 def test_card_reads_back(saved):

@@ -22,6 +22,7 @@ from an_jax.nn import (
     Conv,
     ConvNorm,
     Dropout,
+    FeatureMap,
     Layer,
     Options,
     Sequential,
@@ -33,6 +34,7 @@ from an_jax.nn import (
 )
 
 BOTTLENECK_RATIO = 0.25
+STRIDES = (4, 4, 8, 16, 32)  # of the stem's and the stages' outputs
 
 
 class Stage(NamedTuple):
@@ -206,7 +208,8 @@ class AOGNet(nnx.Module):
         widths: channels of the stem and after each stage.
         depths: number of blocks of each stage.
         attentive: whether the second norms of nodes over all primitives are AN.
-        num_classes: number of logits.
+        num_classes: number of logits; 0: no classifier.
+        in_features: channels of the images.
         dtype: compute dtype; parameters, statistics and logits are at least float32.
         rngs: source of the initialization.
     """
@@ -218,6 +221,7 @@ class AOGNet(nnx.Module):
         *,
         attentive: bool,
         num_classes: int,
+        in_features: int = 3,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -226,7 +230,7 @@ class AOGNet(nnx.Module):
         relu = jax.nn.relu
         self.stem = Sequential(
             [
-                ConvNorm(3, half, 3, stride=2, padding=1, activation=relu, **options),
+                ConvNorm(in_features, half, 3, stride=2, padding=1, activation=relu, **options),
                 ConvNorm(half, half, 3, padding=1, activation=relu, **options),
                 ConvNorm(half, widths[0], 3, padding=1, activation=relu, **options),
             ]
@@ -235,22 +239,26 @@ class AOGNet(nnx.Module):
             features = block_widths(widths[number - 1], widths[number], depth, stage.dim)
             mixtures = stage.num_mixtures if attentive else None
             blocks: list[Layer] = []
-            for i, (in_features, out_features) in enumerate(itertools.pairwise(features)):
+            for i, (before, after) in enumerate(itertools.pairwise(features)):
                 is_reduced = number > 1 and i == 0
-                blocks.append(Transition(in_features, **options) if is_reduced else identity)
-                blocks.append(AOGBlock(in_features, out_features, stage, mixtures, **options))
+                blocks.append(Transition(before, **options) if is_reduced else identity)
+                blocks.append(AOGBlock(before, after, stage, mixtures, **options))
             setattr(self, f"layer{number}", Sequential(blocks))
-        self.fc = Classifier(widths[-1], num_classes, **options)
+        self.feature_info = tuple(map(FeatureMap, STRIDES, widths))
+        self.fc = Classifier(widths[-1], num_classes, **options) if num_classes else identity
 
     def features(self, images: jax.Array) -> list[jax.Array]:
-        """Maps images [N, H, W, 3] to the stem's output after pooling and each stage's (NHWC)."""
+        """Returns the maps of `feature_info`: the stem's after pooling, and each stage's (NHWC)."""
         outputs = [max_pool(self.stem(images), 2, 2)]
         for number in range(1, len(STAGES) + 1):
             outputs.append(getattr(self, f"layer{number}")(outputs[-1]))
         return outputs
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps normalized images [N, H, W, 3] to logits [N, num_classes], at least float32."""
+        """Maps normalized images [N, H, W, in_features] to logits [N, num_classes].
+
+        Without a classifier, to pooled features [N, C]. Both are at least float32.
+        """
         return self.fc(global_avg_pool(self.features(images)[-1]))
 
 

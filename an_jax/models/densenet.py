@@ -12,11 +12,13 @@ from an_jax.nn import (
     Classifier,
     Conv,
     ConvNorm,
+    FeatureMap,
     Layer,
     Options,
     Sequential,
     avg_pool,
     global_avg_pool,
+    identity,
     max_pool,
     norm_layer,
 )
@@ -91,7 +93,8 @@ class DenseNet(nnx.Module):
 
     Args:
         attentive: whether the second norm of each layer is AN.
-        num_classes: number of logits.
+        num_classes: number of logits; 0: no classifier.
+        in_features: channels of the images.
         dtype: compute dtype; parameters, statistics and logits are at least float32.
         rngs: source of the initialization.
     """
@@ -101,12 +104,16 @@ class DenseNet(nnx.Module):
         *,
         attentive: bool,
         num_classes: int,
+        in_features: int = 3,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         options = Options(dtype=dtype, rngs=rngs)
         features = STEM_FEATURES
-        self.stem = ConvNorm(3, features, 7, stride=2, padding=3, activation=jax.nn.relu, **options)
+        self.stem = ConvNorm(
+            in_features, features, 7, stride=2, padding=3, activation=jax.nn.relu, **options
+        )
+        feature_info = [FeatureMap(4, features)]
         for number, (depth, mixtures) in enumerate(zip(DEPTHS, NUM_MIXTURES, strict=True), start=1):
             block = DenseBlock(features, depth, mixtures if attentive else None, **options)
             features += depth * GROWTH_RATE
@@ -116,15 +123,20 @@ class DenseNet(nnx.Module):
             else:
                 layers = [block, BatchNorm(features, **options), jax.nn.relu]
             setattr(self, f"layer{number}", Sequential(layers))
-        self.classifier = Classifier(features, num_classes, **options)
+            feature_info.append(FeatureMap(min(4 * 2**number, 32), features))
+        self.feature_info = tuple(feature_info)
+        self.classifier = Classifier(features, num_classes, **options) if num_classes else identity
 
     def features(self, images: jax.Array) -> list[jax.Array]:
-        """Maps images [N, H, W, 3] to the stem's output after pooling and each stage's (NHWC)."""
+        """Returns the maps of `feature_info`: the stem's after pooling, and each stage's (NHWC)."""
         outputs = [max_pool(self.stem(images), 3, 2, padding=1)]
         for number in range(1, len(DEPTHS) + 1):
             outputs.append(getattr(self, f"layer{number}")(outputs[-1]))
         return outputs
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps normalized images [N, H, W, 3] to logits [N, num_classes], at least float32."""
+        """Maps normalized images [N, H, W, in_features] to logits [N, num_classes].
+
+        Without a classifier, to pooled features [N, C]. Both are at least float32.
+        """
         return self.classifier(global_avg_pool(self.features(images)[-1]))

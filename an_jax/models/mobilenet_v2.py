@@ -12,10 +12,12 @@ from an_jax.nn import (
     Classifier,
     Conv,
     Dropout,
+    FeatureMap,
     Layer,
     Options,
     Sequential,
     global_avg_pool,
+    identity,
     norm_layer,
 )
 
@@ -107,7 +109,8 @@ class MobileNetV2(nnx.Module):
 
     Args:
         attentive: whether the norms after depthwise convolutions are AN.
-        num_classes: number of logits.
+        num_classes: number of logits; 0: no classifier.
+        in_features: channels of the images.
         dtype: compute dtype; parameters, statistics and logits are at least float32.
         rngs: source of the initialization.
     """
@@ -117,12 +120,14 @@ class MobileNetV2(nnx.Module):
         *,
         attentive: bool,
         num_classes: int,
+        in_features: int = 3,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         options = Options(dtype=dtype, rngs=rngs)
-        self.stem = conv_norm_relu6(3, STEM_FEATURES, 3, stride=2, padding=1, **options)
-        features = STEM_FEATURES
+        self.stem = conv_norm_relu6(in_features, STEM_FEATURES, 3, stride=2, padding=1, **options)
+        features, total_stride = STEM_FEATURES, 2
+        feature_info = [FeatureMap(total_stride, features)]
         for number, stage in enumerate(STAGES, start=1):
             blocks: list[Layer] = []
             for i in range(stage.depth):
@@ -139,12 +144,19 @@ class MobileNetV2(nnx.Module):
                 features = stage.features
             if number == len(STAGES):
                 blocks.append(conv_norm_relu6(features, HEAD_FEATURES, 1, **options))
+                features = HEAD_FEATURES
             setattr(self, f"layer{number}", Sequential(blocks))
-        logits = Classifier(HEAD_FEATURES, num_classes, std=0.01, **options)
-        self.classifier = Sequential([Dropout(DROPOUT), logits])
+            total_stride *= stage.stride
+            feature_info.append(FeatureMap(total_stride, features))
+        self.feature_info = tuple(feature_info)
+        classifier: Layer = identity
+        if num_classes:
+            logits = Classifier(features, num_classes, std=0.01, **options)
+            classifier = Sequential([Dropout(DROPOUT), logits])
+        self.classifier = classifier
 
     def features(self, images: jax.Array) -> list[jax.Array]:
-        """Maps images [N, H, W, 3] to the outputs of the stem and of each stage (NHWC).
+        """Returns the maps of `feature_info`: the stem's and each stage's (NHWC).
 
         The last one includes the 1x1 convolution to 1280 channels.
         """
@@ -154,5 +166,8 @@ class MobileNetV2(nnx.Module):
         return outputs
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps normalized images [N, H, W, 3] to logits [N, num_classes], at least float32."""
+        """Maps normalized images [N, H, W, in_features] to logits [N, num_classes].
+
+        Without a classifier, to pooled features [N, C]. Both are at least float32.
+        """
         return self.classifier(global_avg_pool(self.features(images)[-1]))

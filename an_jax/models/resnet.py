@@ -17,6 +17,7 @@ from an_jax.nn import (
     BatchNorm,
     Classifier,
     Conv,
+    FeatureMap,
     Layer,
     Options,
     Sequential,
@@ -153,14 +154,17 @@ def shortcut(
     return Sequential(layers)
 
 
-def deep_stem(features: int, slots: Slots, **options: Unpack[Options]) -> Sequential:
+def deep_stem(
+    in_features: int, features: int, slots: Slots, **options: Unpack[Options]
+) -> Sequential:
     """Returns ResNetV1d's stem: three 3x3 convolutions, each with a norm and ReLU."""
     half = features // 2
     layers: list[Layer] = []
-    for in_features, out_features, stride in ((3, half, 2), (half, half, 1), (half, features, 1)):
+    for out_features, stride in ((half, 2), (half, 1), (features, 1)):
         layers.append(Conv(in_features, out_features, 3, stride=stride, padding=1, **options))
         layers.append(slots.norm("stem", out_features, **options))
         layers.append(jax.nn.relu)
+        in_features = out_features
     return Sequential(layers)
 
 
@@ -175,7 +179,8 @@ class ResNet(nnx.Module):
         attentive: slots that have AN in place of BN.
         num_mixtures: AN's mixture components of each stage; the stem has those of the first.
         squeeze_excite: slot -> reduction of the SE that follows its norm.
-        num_classes: number of logits.
+        num_classes: number of logits; 0: no classifier.
+        in_features: channels of the images.
         dtype: compute dtype; parameters, statistics and logits are at least float32.
         rngs: source of the initialization.
     """
@@ -191,6 +196,7 @@ class ResNet(nnx.Module):
         num_mixtures: tuple[int, ...] = (10, 10, 20, 20),
         squeeze_excite: Mapping[str, int] | None = None,
         num_classes: int,
+        in_features: int = 3,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -198,13 +204,17 @@ class ResNet(nnx.Module):
         slots = [Slots(attentive, mixtures, squeeze_excite or {}) for mixtures in num_mixtures]
         features = planes[0]
         if stem == "deep":
-            self.stem = deep_stem(features, slots[0], **options)
+            self.stem = deep_stem(in_features, features, slots[0], **options)
         else:
             size, stride = {"7x7": (7, 2), "3x3": (3, 1)}[stem]
-            self.conv1 = Conv(3, features, size, stride=stride, padding=size // 2, **options)
+            self.conv1 = Conv(
+                in_features, features, size, stride=stride, padding=size // 2, **options
+            )
             self.norm1 = slots[0].norm("stem", features, **options)
         self.stem_kind = stem
         self.num_stages = len(depths)
+        total_stride = 1 if stem == "3x3" else 4
+        feature_info = [FeatureMap(total_stride, features)]
         for stage, (depth, width) in enumerate(zip(depths, planes, strict=True)):
             blocks: list[Layer] = []
             for i in range(depth):
@@ -214,10 +224,12 @@ class ResNet(nnx.Module):
                 )
                 features = width * block.expansion
             setattr(self, f"layer{stage + 1}", Sequential(blocks))
-        self.fc = Classifier(features, num_classes, **options)
+            feature_info.append(FeatureMap(total_stride * 2**stage, features))
+        self.feature_info = tuple(feature_info)
+        self.fc = Classifier(features, num_classes, **options) if num_classes else identity
 
     def features(self, images: jax.Array) -> list[jax.Array]:
-        """Maps images [N, H, W, 3] to the stem's output after pooling and each stage's (NHWC)."""
+        """Returns the maps of `feature_info`: the stem's after pooling, and each stage's (NHWC)."""
         if self.stem_kind == "deep":
             x = max_pool(self.stem(images), 2, 2)
         else:
@@ -230,5 +242,8 @@ class ResNet(nnx.Module):
         return outputs
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps normalized images [N, H, W, 3] to logits [N, num_classes], at least float32."""
+        """Maps normalized images [N, H, W, in_features] to logits [N, num_classes].
+
+        Without a classifier, to pooled features [N, C]. Both are at least float32.
+        """
         return self.fc(global_avg_pool(self.features(images)[-1]))

@@ -3,7 +3,16 @@
 from an_jax.nn.attentive_norm import AttentiveNorm, norm_layer
 from an_jax.nn.batch_norm import BatchNorm, GroupNorm
 from an_jax.nn.conv_norm import ConvNorm
-from an_jax.nn.layers import Classifier, Conv, Dropout, Layer, Options, Sequential, identity
+from an_jax.nn.layers import (
+    Classifier,
+    Conv,
+    Dropout,
+    FeatureMap,
+    Layer,
+    Options,
+    Sequential,
+    identity,
+)
 from an_jax.nn.pooling import avg_pool, avg_pool_ceil, global_avg_pool, max_pool
 from an_jax.nn.squeeze_excite import SqueezeExcite
 
@@ -14,6 +23,7 @@ __all__ = [
     "Conv",
     "ConvNorm",
     "Dropout",
+    "FeatureMap",
     "GroupNorm",
     "Layer",
     "Options",

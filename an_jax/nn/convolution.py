@@ -4,33 +4,43 @@ XLA's CPU convolutions are slow for 1x1 kernels, for depthwise kernels and in gr
 to the kernel. The forms of cpu_convolution give the same numbers up to rounding (docs/benchmarks.md
 has the times). On TPUs matrix products would move more bytes, so the platform selects the form.
 
-The gradients are written by hand, so there is no forward-mode differentiation (`jax.jvp`).
+The scalar product of y with the convolution of x and a kernel is linear in each of the three. One
+primitive computes the gradient with respect to any of them from the other two. Its derivatives are
+the primitive again, so that every mode and order of differentiation uses the fast forms.
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from an_jax.nn import cpu_convolution
 from an_jax.nn.taps import Window
 
-Pair = tuple[jax.Array, jax.Array]  # x and kernel, or the gradients with respect to them
+ROLES = ("x", "kernel", "y")
+Form = Callable[[jax.Array, jax.Array, Window], jax.Array]
 
 
-class CpuForms(NamedTuple):
-    """How CPUs compute a kind of convolution; None where XLA's own operation is as fast.
+class Geometry(NamedTuple):
+    """The shapes and settings that a convolution shares with its derivatives.
 
     Attributes:
-        forward: (x, kernel, window) -> output.
-        backward: (x, kernel, gradient with respect to the output, window) -> gradients with respect
-            to x and kernel.
+        x: [N, H, W, C_in].
+        kernel: [k, k, C_in // groups, C_out].
+        y: [N, H', W', C_out].
+        window: of the kernel.
+        groups: number of groups of channels that are convolved separately.
     """
 
-    forward: Callable[[jax.Array, jax.Array, Window], jax.Array] | None = None
-    backward: Callable[[jax.Array, jax.Array, jax.Array, Window], Pair] | None = None
+    x: tuple[int, ...]
+    kernel: tuple[int, ...]
+    y: tuple[int, ...]
+    window: Window
+    groups: int
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
@@ -45,49 +55,74 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups:
     Returns:
         [N, H', W', C_out] of the same dtype.
     """
-    # Under jax.shard_map both must vary over the same axes, as the gradients below do. Autodiff of
-    # the cast sums the gradient of a replicated argument over the devices.
+    # Under jax.shard_map both must vary over the same axes. Autodiff of the cast sums the gradient
+    # of a replicated argument over the devices.
     axes = [jax.typeof(a).manual_axis_type.varying for a in (x, kernel)]
     x = lax.pcast(x, tuple(axes[1] - axes[0]), to="varying")
     kernel = lax.pcast(kernel, tuple(axes[0] - axes[1]), to="varying")
-    return _convolve(x, kernel, Window(kernel.shape[0], stride, padding), groups)
+    window = Window(kernel.shape[0], stride, padding)
+    y = jax.eval_shape(lambda x, kernel: _lax_conv(x, kernel, window, groups=groups), x, kernel)
+    geometry = Geometry(x.shape, kernel.shape, y.shape, window, groups)
+    return _convolution.bind(x, kernel, result="y", geometry=geometry)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -> jax.Array:
-    on_cpu = CPU_FORMS[_kind(x, kernel, window, groups)].forward
-    if on_cpu is None:
-        return _native(x, kernel, window, groups)
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: on_cpu(x, kernel, window),
-        default=lambda x, kernel: _native(x, kernel, window, groups),
+def _compute(a: jax.Array, b: jax.Array, *, result: str, geometry: Geometry) -> jax.Array:
+    """Computes the result, one of ROLES, from the other two in their order."""
+    native, on_cpu = (
+        functools.partial(form, result=result, geometry=geometry) for form in (_native, _on_cpu)
     )
+    return lax.platform_dependent(a, b, cpu=on_cpu, default=native)
 
 
-def _forward(
-    x: jax.Array, kernel: jax.Array, window: Window, groups: int
-) -> tuple[jax.Array, Pair]:
-    return _convolve(x, kernel, window, groups), (x, kernel)
+def _native(a: jax.Array, b: jax.Array, result: str, geometry: Geometry) -> jax.Array:
+    forward = functools.partial(_lax_conv, groups=geometry.groups)
+    return _apply_or_transpose(forward, a, b, result, geometry)
 
 
-def _backward(window: Window, groups: int, saved: Pair, gradient: jax.Array) -> Pair:
-    on_cpu = CPU_FORMS[_kind(*saved, window, groups)].backward
-    if on_cpu is None:
-        return _native_gradients(*saved, gradient, window, groups)
-    return lax.platform_dependent(
-        *saved,
-        gradient,
-        cpu=lambda x, kernel, gradient: on_cpu(x, kernel, gradient, window),
-        default=lambda x, kernel, gradient: _native_gradients(x, kernel, gradient, window, groups),
-    )
+def _on_cpu(a: jax.Array, b: jax.Array, result: str, geometry: Geometry) -> jax.Array:
+    match _kind(geometry), result:
+        case "pointwise", _:
+            return _apply_or_transpose(cpu_convolution.pointwise, a, b, result, geometry)
+        case "depthwise", "y":
+            return cpu_convolution.depthwise(a, b, geometry.window)
+        case "depthwise", "x":
+            return cpu_convolution.depthwise_input_gradient(a, b, geometry.x[1:3], geometry.window)
+        case "depthwise", "kernel":
+            return cpu_convolution.depthwise_kernel_gradient(a, b, geometry.window)
+        case "dense", "kernel":
+            return cpu_convolution.dense_kernel_gradient(a, b, geometry.window)
+    return _native(a, b, result, geometry)
 
 
-_convolve.defvjp(_forward, _backward)
+def _kind(geometry: Geometry) -> str:
+    """Returns what decides between the forms for CPUs."""
+    num_images, kernel = geometry.x[0], geometry.kernel
+    if num_images == 0:
+        return "other"
+    if geometry.groups > 1:
+        return "depthwise" if kernel[2:] == (1, geometry.groups) else "other"
+    if kernel[:2] == (1, 1) and geometry.window.padding == 0:
+        return "pointwise"
+    # The blocks of the dense gradient need a number of images, not an exported program's symbol.
+    return "dense" if isinstance(num_images, int) else "other"
 
 
-def _native(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -> jax.Array:
+def _apply_or_transpose(
+    forward: Form, a: jax.Array, b: jax.Array, result: str, geometry: Geometry
+) -> jax.Array:
+    """Computes y by `forward`, or x or the kernel by its transpose."""
+    if result == "y":
+        return forward(a, b, geometry.window)
+
+    def linear(unknown: jax.Array) -> jax.Array:
+        x, kernel = (unknown, a) if result == "x" else (a, unknown)
+        return forward(x, kernel, geometry.window)
+
+    shape = jax.typeof(b).update(shape=getattr(geometry, result))
+    return jax.linear_transpose(linear, shape)(b)[0]
+
+
+def _lax_conv(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -98,40 +133,28 @@ def _native(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -> jax
     )
 
 
-def _native_gradients(
-    x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window, groups: int
-) -> Pair:
-    native = functools.partial(_native, window=window, groups=groups)
-    return jax.vjp(native, x, kernel)[1](gradient)
+def _type(a: Any, b: Any, *, result: str, geometry: Geometry) -> Any:
+    return a.update(shape=getattr(geometry, result))
 
 
-def _pointwise_gradients(
-    x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
-) -> Pair:
-    pointwise = functools.partial(cpu_convolution.pointwise, window=window)
-    return jax.vjp(pointwise, x, kernel)[1](gradient)
+def _batch(arrays: Sequence[jax.Array], axes: Sequence[int | None], **settings: Any) -> tuple:
+    return jax.vmap(functools.partial(_compute, **settings), tuple(axes))(*arrays), 0
 
 
-def _dense_gradients(x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window) -> Pair:
-    (x_gradient,) = jax.vjp(lambda x: _native(x, kernel, window, groups=1), x)[1](gradient)
-    return x_gradient, cpu_convolution.dense_kernel_gradient(x, kernel, gradient, window)
+def _transpose(
+    position: int, cotangent: jax.Array, a: Any, b: Any, *, result: str, geometry: Geometry
+) -> jax.Array:
+    """Returns the cotangent of an operand: it and the result exchange their roles."""
+    arrays = dict(zip((role for role in ROLES if role != result), (a, b), strict=True))
+    new_result = list(arrays)[position]
+    arrays[result] = cotangent
+    operands = (arrays[role] for role in ROLES if role != new_result)
+    return _convolution.bind(*operands, result=new_result, geometry=geometry)
 
 
-CPU_FORMS = {
-    "pointwise": CpuForms(cpu_convolution.pointwise, _pointwise_gradients),
-    "depthwise": CpuForms(cpu_convolution.depthwise, cpu_convolution.depthwise_gradients),
-    "dense": CpuForms(backward=_dense_gradients),
-    "other": CpuForms(),
-}
-
-
-def _kind(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -> str:
-    """Returns the convolution's key in CPU_FORMS."""
-    if x.shape[0] == 0:
-        return "other"
-    if groups > 1:
-        return "depthwise" if kernel.shape[2:] == (1, groups) else "other"
-    if kernel.shape[:2] == (1, 1) and window.padding == 0:
-        return "pointwise"
-    # The blocks of the dense gradient need a number of images, not an exported program's symbol.
-    return "dense" if isinstance(x.shape[0], int) else "other"
+_convolution = Primitive("an_jax_convolution")
+_convolution.def_impl(jax.jit(_compute, static_argnames=("result", "geometry")))
+_convolution.def_abstract_eval(_type)
+ad.defbilinear(_convolution, *(functools.partial(_transpose, i) for i in (0, 1)))
+batching.primitive_batchers[_convolution] = _batch
+mlir.register_lowering(_convolution, mlir.lower_fun(_compute, multiple_results=False))

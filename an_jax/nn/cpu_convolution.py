@@ -3,7 +3,7 @@
 `window` has the kernel's size; `gradient` is the gradient with respect to the convolution's output.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,33 +36,26 @@ def depthwise(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     return taps.add(parts).astype(x.dtype)
 
 
-def depthwise_gradients(
-    x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
-) -> tuple[jax.Array, jax.Array]:
-    """Gradients with respect to x and to the kernel."""
-    return (
-        _depthwise_input_gradient(x, kernel, gradient, window),
-        _depthwise_kernel_gradient(x, kernel, gradient, window),
-    )
-
-
-def _depthwise_input_gradient(
-    x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
+def depthwise_input_gradient(
+    kernel: jax.Array, gradient: jax.Array, in_size: Sequence[int], window: Window
 ) -> jax.Array:
-    """The transpose of the sum over the taps."""
-    gradient, kernel = _widen(gradient, kernel)
+    """Gradient with respect to x [N, H, W, C], where in_size is (H, W).
+
+    The transpose of the sum over taps, with products before the pixels are spread.
+    """
+    wide, kernel = _widen(gradient, kernel)
     parts = [
-        taps.scatter(gradient * kernel[tap][0], tap, x.shape[1:3], window)
-        for tap in taps.taps(window.size)
+        taps.scatter(wide * kernel[tap][0], tap, in_size, window) for tap in taps.taps(window.size)
     ]
-    return taps.add(parts).astype(x.dtype)
+    return taps.add(parts).astype(gradient.dtype)
 
 
-def _depthwise_kernel_gradient(
-    x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
-) -> jax.Array:
-    """Sums row by row, so that one row of all taps stays in the cache."""
-    size, stride, _ = window
+def depthwise_kernel_gradient(x: jax.Array, gradient: jax.Array, window: Window) -> jax.Array:
+    """Kernel gradient of a depthwise convolution.
+
+    Sums row by row, so that one row of all taps stays in the cache.
+    """
+    (size, stride, _), dtype = window, x.dtype
     x, gradient = _widen(_pad(x, gradient, window), gradient)
     n, height, width, _ = gradient.shape
 
@@ -77,12 +70,10 @@ def _depthwise_kernel_gradient(
     zero = jnp.zeros_like(gradient[0, 0])
     totals = lax.fori_loop(0, n * height, add_row, (zero,) * size**2)
     sums = jnp.stack([jnp.sum(total, axis=0) for total in totals])
-    return sums.reshape(kernel.shape).astype(kernel.dtype)
+    return sums.reshape(size, size, 1, -1).astype(dtype)
 
 
-def dense_kernel_gradient(
-    x: jax.Array, kernel: jax.Array, gradient: jax.Array, window: Window
-) -> jax.Array:
+def dense_kernel_gradient(x: jax.Array, gradient: jax.Array, window: Window) -> jax.Array:
     """Kernel gradient of an ungrouped convolution, summed over blocks of images and rows."""
     size, stride, _ = window
     x = _pad(x, gradient, window)
@@ -111,7 +102,7 @@ def dense_kernel_gradient(
         )
 
     blocks = lax.map(block_gradient, jnp.arange(n // images * blocks_per_image))
-    return jnp.sum(blocks, axis=0).transpose(1, 2, 0, 3).astype(kernel.dtype)
+    return jnp.sum(blocks, axis=0).transpose(1, 2, 0, 3).astype(x.dtype)
 
 
 def _sum_dtype(dtype: DTypeLike) -> np.dtype:

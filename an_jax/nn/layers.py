@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import TypedDict, Unpack
+from typing import NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,18 @@ class Options(TypedDict):
 
     dtype: DTypeLike
     rngs: nnx.Rngs
+
+
+class FeatureMap(NamedTuple):
+    """Describes the output of a network's stem (after pooling) or of a stage.
+
+    Attributes:
+        stride: pixels of the image from one pixel of the map to the next.
+        channels: number of channels.
+    """
+
+    stride: int
+    channels: int
 
 
 def at_least_float32(dtype: DTypeLike) -> np.dtype:

@@ -28,30 +28,9 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
         InputError: no window fits.
     """
     _check_size(x, window - 2 * padding)
-    return _max_pool(x, Window(window, stride, padding))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _max_pool(x: jax.Array, window: Window) -> jax.Array:
-    native, by_taps = (functools.partial(f, window=window) for f in (_native, _by_taps))
+    settings = Window(window, stride, padding)
+    native, by_taps = (functools.partial(f, window=settings) for f in (_native, _by_taps))
     return lax.platform_dependent(x, cpu=by_taps, default=native)
-
-
-def _forward(x: jax.Array, window: Window) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    y = _max_pool(x, window)
-    return y, (x, y)
-
-
-def _backward(
-    window: Window, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array]:
-    native, by_taps = (
-        functools.partial(f, window=window) for f in (_native_gradient, _gradient_by_taps)
-    )
-    return (lax.platform_dependent(*saved, gradient, cpu=by_taps, default=native),)
-
-
-_max_pool.defvjp(_forward, _backward)
 
 
 def _native(x: jax.Array, window: Window) -> jax.Array:
@@ -61,17 +40,19 @@ def _native(x: jax.Array, window: Window) -> jax.Array:
     return lax.reduce_window(x, lowest, lax.max, (1, size, size, 1), (1, stride, stride, 1), pad)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _by_taps(x: jax.Array, window: Window) -> jax.Array:
     values = (taps.gather(x, tap, window, -np.inf) for tap in taps.taps(window.size))
     return functools.reduce(jnp.maximum, values)
 
 
-def _native_gradient(x: jax.Array, y: jax.Array, gradient: jax.Array, window: Window) -> jax.Array:
-    return jax.vjp(functools.partial(_native, window=window), x)[1](gradient)[0]
-
-
-def _gradient_by_taps(x: jax.Array, y: jax.Array, gradient: jax.Array, window: Window) -> jax.Array:
-    """Gradient with respect to x on CPUs, where XLA's own gradient fills four index arrays."""
+@_by_taps.defjvp
+def _tangent_by_taps(
+    window: Window, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Pools, and picks the tangents of the maxima; XLA's own gradient fills four index arrays."""
+    (x,), (tangent,) = primals, tangents
+    y = _by_taps(x, window)
 
     def first_maximum() -> jax.Array:
         """Returns the number of the tap that has the first maximum of each window."""
@@ -82,10 +63,11 @@ def _gradient_by_taps(x: jax.Array, y: jax.Array, gradient: jax.Array, window: W
         return first
 
     first = _evaluate_once(first_maximum, jnp.sum(y[:1, 0, 0, 0]))
-    return taps.add(
-        taps.scatter(jnp.where(first == number, gradient, 0), tap, x.shape[1:3], window)
+    parts = (
+        jnp.where(first == number, taps.gather(tangent, tap, window), 0)
         for number, tap in enumerate(taps.taps(window.size))
     )
+    return y, taps.add(parts)
 
 
 def _evaluate_once(function: Callable[[], jax.Array], value: jax.Array) -> jax.Array:

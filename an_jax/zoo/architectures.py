@@ -48,7 +48,10 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A network without weights: `network(**arguments, num_classes, dtype, rngs)` builds it."""
+    """A network without weights.
+
+    `network(**arguments, num_classes, in_features, dtype, rngs)` builds it.
+    """
 
     network: Callable[..., nnx.Module]
     arguments: Mapping[str, Any]
@@ -152,6 +155,7 @@ def create_model(
     name: str,
     *,
     num_classes: int = 1000,
+    in_features: int = 3,
     dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs | None = None,
 ) -> nnx.Module:
@@ -159,15 +163,18 @@ def create_model(
 
     Args:
         name: a name in `list_models()` or `OTHER_ARCHITECTURES`.
-        num_classes: number of logits.
+        num_classes: number of logits; 0: no classifier.
+        in_features: channels of the images.
         dtype: compute dtype: float32, bfloat16, or float64 (under jax_enable_x64). Parameters,
             statistics, attention and logits are at least float32.
         rngs: source of the initialization; `nnx.Rngs(0)` if not given.
 
     Returns:
-        A module that maps normalized images [N, H, W, 3] to logits [N, num_classes]; call its
-        `eval()` for inference. Train AOGNets and MobileNetV2, which have dropout, with
-        `functional.apply_train`, which takes the dropout keys.
+        A module that maps normalized images [N, H, W, in_features] to logits [N, num_classes], or
+        without a classifier to pooled features [N, C]. Its `features(images)` returns the feature
+        maps that its `feature_info` describes. Call its `eval()` for inference. Train AOGNets
+        and MobileNetV2, which have dropout, with `functional.apply_train`, which takes the dropout
+        keys.
 
     Raises:
         InputError: the name is unknown.
@@ -176,6 +183,7 @@ def create_model(
     return architecture.network(
         **architecture.arguments,
         num_classes=num_classes,
+        in_features=in_features,
         dtype=dtype,
         rngs=nnx.Rngs(0) if rngs is None else rngs,
     )
