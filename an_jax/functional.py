@@ -5,7 +5,7 @@ Modules are split and merged only here. A dictionary maps dotted paths, such as
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import jax
@@ -63,6 +63,7 @@ def apply_train(
     dropout_keys: jax.Array | None,
     *,
     axis_name: str | None = None,
+    frozen: Collection[str] = (),
 ) -> tuple[jax.Array, Arrays]:
     """Runs the forward pass in training mode.
 
@@ -72,6 +73,7 @@ def apply_train(
         dropout_keys: a random key for each image, [N]. None disables dropout.
         axis_name: the mesh axis, under `jax.shard_map`, whose devices share normalization
             statistics. None normalizes with this device's own batch.
+        frozen: names of running statistics to normalize with, as in eval mode.
 
     Returns:
         The logits [N, num_classes], and the updated running statistics.
@@ -83,8 +85,10 @@ def apply_train(
         dropout.deterministic = dropout_keys is None
         if dropout_keys is not None:
             dropout.keys = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(dropout_keys)
-    for norm in (m for m in modules if isinstance(m, BatchNorm)):
-        norm.axis_name = axis_name
+    for path, norm in nnx.iter_modules(model):
+        if isinstance(norm, BatchNorm):
+            norm.axis_name = axis_name
+            norm.use_running_average = ".".join(map(str, (*path, "mean"))) in frozen
     logits = model(images)
     return logits, _flatten(nnx.state(model, nnx.BatchStat))
 

@@ -16,6 +16,7 @@ from an_jax.nn import AttentiveNorm, BatchNorm, Classifier, Conv, Dropout
 from an_jax.training import optimizer
 from an_jax.training.norm_groups import make_norm_groups
 from an_jax.training.step import init_state, make_train_step
+from configs import digits
 
 SGD = optimizer.sgd(0.1, 0.9, 1e-4)
 
@@ -34,14 +35,14 @@ def batch():
     return np.clip(images, 0, 255).astype(np.uint8), rng.integers(0, 10, 48, np.int32)
 
 
-def train_on(num_devices, norm_batch_size, split, num_steps=1, **options):
+def train_on(num_devices, norm_batch_size, split, num_steps=1, optimizer=SGD, **options):
     """The state after some steps on the batch in float64, and the losses."""
     images, labels = batch()
     groups = make_norm_groups(len(images), norm_batch_size, num_devices)
     mesh = parallel.make_mesh(groups.num_devices, jax.devices()[:num_devices])
     step = make_train_step(
         split.definition,
-        SGD,
+        optimizer,
         mesh,
         zoo.Preprocessing(),
         10,
@@ -50,7 +51,7 @@ def train_on(num_devices, norm_batch_size, split, num_steps=1, **options):
     )
     rows = groups.rows(len(images))
     arrays = parallel.shard_batch((images[rows], labels[rows]), mesh)
-    state, losses = parallel.replicate(init_state(split, SGD), mesh), []
+    state, losses = parallel.replicate(init_state(split, optimizer), mesh), []
     for _ in range(num_steps):
         state, metrics = step(state, *arrays)
         losses.append(float(metrics.loss))
@@ -156,6 +157,27 @@ def test_the_number_of_devices_does_not_matter_to_a_network(float64, name):
     _, found = train_on(2, 16, split, **RECIPE)
     np.testing.assert_allclose(found[:2], losses[:2], rtol=1e-9)
     assert abs(found[2] - losses[2]) <= abs(moved[2] - losses[2])
+
+
+def test_frozen_arrays(float64):
+    """They keep their bits on three groups, whose average may be rounded. A frozen norm normalizes
+    with its running statistics."""
+    definition, params, stats = functional.split(SmallNet())
+    rng = np.random.default_rng(0)
+    stats = {name: rng.uniform(0.5, 1.5, value.shape) for name, value in stats.items()}
+    split = functional.Split(definition, params, stats)
+    frozen = optimizer.find_frozen("norm", split)
+    partition = optimizer.make_optimizer(digits.get_config("an"), 0.1, frozen)
+    for num_devices in (1, 3):
+        after, losses = train_on(num_devices, 16, split, 2, partition, frozen=frozen)
+        for name, value in (params | stats).items():
+            is_same = np.array_equal((after.params | after.batch_stats)[name], value)
+            assert is_same == name.startswith("norm."), name
+        images, labels = batch()
+        images = normalize_images(images, zoo.Preprocessing())
+        logits = functional.apply_eval(definition, params, stats, images)
+        expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        np.testing.assert_allclose(losses[0], expected, rtol=1e-6)
 
 
 class Net(nnx.Module):

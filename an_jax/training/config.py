@@ -1,9 +1,12 @@
 """The fields of a training configuration. The files in configs/ change these defaults."""
 
+import re
+
 import ml_collections
 
 from an_jax import zoo
 from an_jax.errors import InputError
+from an_jax.training.optimizer import OPTIMIZERS
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -28,9 +31,15 @@ def default_config() -> ml_collections.ConfigDict:
     config.batch_size = 2048  # global
     config.num_epochs = 120
     config.warmup_epochs = 5
-    config.learning_rate = 0.1  # per 256 images; scales linearly with batch_size
-    config.momentum = 0.9
-    config.weight_decay = 1e-4  # on all parameters
+    config.optimizer = "sgd"  # or "adamw", "lamb"
+    # For 256 images; scales with batch_size: linearly for SGD, else with its square root.
+    config.learning_rate = 0.1
+    config.momentum = 0.9  # of SGD
+    config.weight_decay = 1e-4
+    config.decay_norms_and_biases = True  # False: weight decay on kernels only
+    config.clip_norm = 0.0  # largest norm of all gradients together; 0: no clipping
+    # Regular expression: parameters and statistics whose names begin with a match do not change.
+    config.freeze = ""
     config.dtype = "bfloat16"  # compute dtype; parameters and statistics are float32
     # Images over which normalization takes its statistics, on any number of devices; at most the
     # whole batch.
@@ -60,6 +69,18 @@ def check_config(config: ml_collections.ConfigDict, num_devices: int) -> None:
             "warmup_epochs must be at least 0, and num_epochs must be above warmup_epochs; "
             f"they are {config.warmup_epochs} and {config.num_epochs}"
         )
+    if config.optimizer not in OPTIMIZERS:
+        raise InputError(
+            f"optimizer must be one of {', '.join(OPTIMIZERS)}; it is {config.optimizer}"
+        )
+    if config.clip_norm < 0:
+        raise InputError(f"clip_norm must be at least 0; it is {config.clip_norm}")
+    try:
+        re.compile(config.freeze)
+    except re.error as error:
+        raise InputError(
+            f"freeze must be a regular expression; {config.freeze!r} is not: {error}"
+        ) from error
     if config.batch_size % num_devices or config.batch_size < 2 * num_devices:
         raise InputError(
             f"batch_size must be a multiple of the number of devices, {num_devices}, with at least "

@@ -9,6 +9,7 @@ optimizer state.
 """
 
 import functools
+from collections.abc import Collection
 from typing import NamedTuple
 
 import jax
@@ -70,6 +71,7 @@ def differentiate(
     images: jax.Array,
     targets: jax.Array,
     dropout_keys: jax.Array | None,
+    frozen: Collection[str] = (),
 ) -> tuple[functional.Arrays, functional.Arrays, Metrics]:
     """Returns gradients, running statistics and metrics of a device's images.
 
@@ -81,11 +83,18 @@ def differentiate(
         images: normalized [n, H, W, 3].
         targets: probabilities [n, C].
         dropout_keys: [n]; None disables dropout.
+        frozen: names of arrays that do not change.
     """
 
     def loss_fn(params: functional.Arrays) -> tuple[jax.Array, tuple[functional.Arrays, Metrics]]:
         logits, batch_stats = functional.apply_train(
-            definition, params, state.batch_stats, images, dropout_keys, axis_name=MEMBER
+            definition,
+            params,
+            state.batch_stats,
+            images,
+            dropout_keys,
+            axis_name=MEMBER,
+            frozen=frozen,
         )
         loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
         is_correct = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
@@ -104,6 +113,7 @@ def update(
     gradients: functional.Arrays,
     batch_stats: functional.Arrays,
     metrics: Metrics,
+    frozen: Collection[str] = (),
 ) -> tuple[TrainState, Metrics]:
     """Averages what `differentiate` returns over all devices; returns the new state and metrics.
 
@@ -111,6 +121,8 @@ def update(
     """
     gradients, metrics = lax.pmean((gradients, metrics), AXES)
     batch_stats = lax.pmean(batch_stats, GROUP)  # the devices of a group have the same already
+    # An average of equal numbers may be rounded.
+    batch_stats |= {name: state.batch_stats[name] for name in frozen if name in batch_stats}
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     # Detect a non-finite update before it is checkpointed.
@@ -130,6 +142,7 @@ def make_train_step(
     label_smoothing: float = 0.0,
     mixup_alpha: float = 0.0,
     seed: int = 0,
+    frozen: Collection[str] = (),
 ) -> jax.stages.Wrapped:
     """Returns the jitted step: (state, uint8 images [N, H, W, 3], labels [N]) -> (state, metrics).
 
@@ -149,6 +162,8 @@ def make_train_step(
         label_smoothing: share of the target that is spread over all classes.
         mixup_alpha: each group draws one lam ~ Beta(alpha, alpha) for its images; 0: no mixup.
         seed: seed of dropout and mixup.
+        frozen: names of parameters and running statistics that do not change; the optimizer must
+            not update these parameters.
     """
 
     def compute(
@@ -166,7 +181,7 @@ def make_train_step(
             lam = jax.random.beta(jax.random.fold_in(mixup_key, group), mixup_alpha, mixup_alpha)
             images, targets = mixup(images, targets, lam, axis_name=MEMBER)
         images = normalize_images(images, preprocessing)
-        return differentiate(definition, state, images, targets, dropout_keys)
+        return differentiate(definition, state, images, targets, dropout_keys, frozen)
 
     def compute_all(
         state: TrainState, images: jax.Array, labels: jax.Array
@@ -187,7 +202,7 @@ def make_train_step(
         return gradients, batch_stats, jax.tree.map(jnp.mean, metrics)
 
     def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, Metrics]:
-        return update(optimizer, state, *compute_all(state, images, labels))
+        return update(optimizer, state, *compute_all(state, images, labels), frozen)
 
     sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXES), P(AXES)), out_specs=(P(), P()))
     return jax.jit(sharded, donate_argnums=0)
