@@ -140,6 +140,7 @@ def test_an_unknown_model_is_refused():
         ({"crop_scale": (0.5, 0.1)}, "crop_scale must be two increasing numbers"),
         ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw, lamb; it is adam"),
         ({"clip_norm": -1.0}, "clip_norm must be at least 0; it is -1.0"),
+        ({"ema": 1.0}, r"ema in \[0, 1\); they are 0.0 and 1.0"),
         ({"freeze": "layer(1"}, r"freeze must be a regular expression; 'layer\(1' is not: missing"),
         ({"seed": -1}, "seed must be at least 0; it is -1"),
         ({"log_steps": 0}, "log_steps must be at least 1; it is 0"),

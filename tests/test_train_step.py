@@ -51,7 +51,8 @@ def train_on(num_devices, norm_batch_size, split, num_steps=1, optimizer=SGD, **
     )
     rows = groups.rows(len(images))
     arrays = parallel.shard_batch((images[rows], labels[rows]), mesh)
-    state, losses = parallel.replicate(init_state(split, optimizer), mesh), []
+    has_ema = "ema_decay" in options
+    state, losses = parallel.replicate(init_state(split, optimizer, has_ema=has_ema), mesh), []
     for _ in range(num_steps):
         state, metrics = step(state, *arrays)
         losses.append(float(metrics.loss))
@@ -178,6 +179,17 @@ def test_frozen_arrays(float64):
         logits = functional.apply_eval(definition, params, stats, images)
         expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         np.testing.assert_allclose(losses[0], expected, rtol=1e-6)
+
+
+def test_moving_averages(float64):
+    """They follow parameters and statistics from the initial weights on."""
+    split = functional.split(SmallNet())
+    expected = split.params | split.batch_stats
+    for num_steps in (1, 2):
+        state, _ = train_on(1, 48, split, num_steps, ema_decay=0.9)
+        new = state.params | state.batch_stats
+        expected = {name: 0.9 * old + 0.1 * new[name] for name, old in expected.items()}
+    assert_equal(state.ema["params"] | state.ema["batch_stats"], expected)
 
 
 class Net(nnx.Module):

@@ -175,6 +175,8 @@ def test_metrics_of_an_epoch():
         "epoch   3/12  loss 2.5000  train top-1 40.0 %  val top-1 25.0 %  ReaL 30.0 %  7 img/s  "
         "1.5 min left  4 images skipped"
     )
+    line = describe_epoch(metrics | {"plain_val_top1": 0.125}, 12, 1.5)
+    assert "  val top-1 25.0 % (12.5 % without averaging)  ReaL" in line
 
 
 def test_which_epoch_is_the_best():

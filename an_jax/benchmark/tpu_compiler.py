@@ -83,11 +83,12 @@ def lower_step(
         label_smoothing=config.label_smoothing,
         mixup_alpha=config.mixup,
         frozen=frozen,
+        ema_decay=config.ema,
     )
 
     shape = (config.batch_size, config.image_size, config.image_size, 3)
     return step.lower(
-        abstract_state(split, optimizer, mesh),
+        abstract_state(split, optimizer, mesh, has_ema=config.ema > 0),
         jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh)),
         jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=parallel.batched(mesh)),
     )

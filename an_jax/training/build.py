@@ -90,16 +90,17 @@ def build(
         mixup_alpha=config.mixup,
         seed=config.seed,
         frozen=frozen,
+        ema_decay=config.ema,
     )
     if frozen:
         num_frozen = functional.count({n: split.params[n] for n in frozen & split.params.keys()})
         say(f"frozen: {num_frozen:,} of {functional.count(split.params):,} parameters")
+    has_ema = config.ema > 0
     if is_resumed:
-        state = abstract_state(split, optimizer, mesh)
+        state = abstract_state(split, optimizer, mesh, has_ema=has_ema)
     else:
-        state = parallel.replicate(
-            init_state(_first_split(config, card.num_classes, split), optimizer), mesh
-        )
+        split = _first_split(config, card.num_classes, split)
+        state = parallel.replicate(init_state(split, optimizer, has_ema=has_ema), mesh)
     validation = Validation(split.definition, card, train_set, eval_batch_size(config), mesh)
     return Training(schedule, step, state, validation)
 

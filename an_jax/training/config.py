@@ -40,6 +40,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.clip_norm = 0.0  # largest norm of all gradients together; 0: no clipping
     # Regular expression: parameters and statistics whose names begin with a match do not change.
     config.freeze = ""
+    config.ema = 0.0  # decay of the moving averages of the weights, in each step; 0: no averages
     config.dtype = "bfloat16"  # compute dtype; parameters and statistics are float32
     # Images over which normalization takes its statistics, on any number of devices; at most the
     # whole batch.
@@ -73,8 +74,11 @@ def check_config(config: ml_collections.ConfigDict, num_devices: int) -> None:
         raise InputError(
             f"optimizer must be one of {', '.join(OPTIMIZERS)}; it is {config.optimizer}"
         )
-    if config.clip_norm < 0:
-        raise InputError(f"clip_norm must be at least 0; it is {config.clip_norm}")
+    if config.clip_norm < 0 or not 0 <= config.ema < 1:
+        raise InputError(
+            "clip_norm must be at least 0 and ema in [0, 1); "
+            f"they are {config.clip_norm} and {config.ema}"
+        )
     try:
         re.compile(config.freeze)
     except re.error as error:

@@ -189,7 +189,7 @@ def _run(
                     preemption.stopping_at_once(),
                     explain_lack_of_memory("--config.eval_batch_size", eval_batch_size(config)),
                 ):
-                    scores = validate(state.params, state.batch_stats)
+                    scores = validate(state)
                 # Save the weights before logging the epoch: a logged epoch is not evaluated again.
                 if parallel.broadcast_flag(is_best(scores, log.epochs)):
                     checkpoints.save_best(step, state, scores)

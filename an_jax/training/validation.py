@@ -10,6 +10,7 @@ from an_jax.data.sets.train_sets import TrainSet
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.metrics import real_accuracy, top_accuracies
 from an_jax.evaluation.predictions import ALL
+from an_jax.training.step import TrainState
 
 
 class Validation:
@@ -36,14 +37,21 @@ class Validation:
             definition, card.num_classes, card.preprocessing, batch_size, mesh
         )
 
-    def __call__(
-        self, params: functional.Arrays, batch_stats: functional.Arrays
-    ) -> dict[str, float]:
+    def __call__(self, state: TrainState) -> dict[str, float]:
         """Returns val_top1 and val_top5, with ReaL's labels also real_top1 and real_top5.
+
+        They are those of the moving averages of the weights, if there are any; then the same names
+        with "plain_" before them are those of the weights themselves.
 
         Raises:
             InputError: an image cannot be decoded, or logits are NaN or infinite.
         """
+        plain = self._score(state.params, state.batch_stats)
+        if not state.ema:
+            return plain
+        return self._score(**state.ema) | {f"plain_{name}": top for name, top in plain.items()}
+
+    def _score(self, params: functional.Arrays, batch_stats: functional.Arrays) -> dict[str, float]:
         predictions = self._evaluator(params, batch_stats, self._source, title="val", nested=True)
         classes = predictions.classes[ALL]
         accuracies = top_accuracies(classes, predictions.labels)
