@@ -25,6 +25,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.image_size = 224  # pixels
     config.crop_scale = (0.08, 1.0)  # range of the share of the area that a random crop takes
     config.horizontal_flip = True
+    config.randaugment_number = 0  # operations of RandAugment on each image; 0: none
+    config.randaugment_magnitude = 9.0  # their strength, 0 to 10
+    config.random_erasing = 0.0  # probability that a window of an image becomes random pixels
     config.mixup = 0.0  # alpha of the Beta distribution; 0: no mixup
     config.label_smoothing = 0.0
 
@@ -100,6 +103,13 @@ def check_config(config: ml_collections.ConfigDict, num_devices: int) -> None:
         raise InputError(
             f"crop_scale must be two increasing numbers in (0, 1]; it is {config.crop_scale}"
         )
+    if config.randaugment_number < 0 or not 0 <= config.randaugment_magnitude <= 10:
+        raise InputError(
+            "randaugment_number must be at least 0 and randaugment_magnitude in [0, 10]; "
+            f"they are {config.randaugment_number} and {config.randaugment_magnitude}"
+        )
+    if not 0 <= config.random_erasing <= 1:
+        raise InputError(f"random_erasing must be in [0, 1]; it is {config.random_erasing}")
     if config.seed < 0:
         raise InputError(f"seed must be at least 0; it is {config.seed}")
     for field in ("image_size", "log_steps", "checkpoint_steps"):
