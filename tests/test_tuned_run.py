@@ -25,6 +25,8 @@ TUNED = {
     "clip_norm": 1.0,
     "freeze": "conv1|layer1",
     "ema": 0.8,
+    "eval_sets": "digits,digits-noise",
+    "eval_sets_epochs": 2,
 }
 
 
@@ -63,6 +65,18 @@ def test_the_best_weights_are_moving_averages(tuned, tmp_path):
     epochs = curves.read_metrics(tuned)
     assert np.mean(predicted == source.labels) == max(line["val_top1"] for line in epochs)
     assert all(line["plain_val_top1"] != line["val_top1"] for line in epochs)
+
+
+def test_further_test_sets(tuned):
+    """The last epoch has scores of the averages, also in the picture and TensorBoard's log."""
+    first, last = curves.read_metrics(tuned)
+    assert not any("/" in name for name in first)
+    assert last["digits/top1"] == last["val_top1"]
+    assert 0 < last["digits-noise/top1"] < 1
+    assert last["digits-noise/top1"] != last["digits/top1"]
+    assert (tuned / "curves.png").exists()
+    (file,) = (tuned / "tensorboard").iterdir()
+    assert b"digits-noise/top5" in file.read_bytes()
 
 
 def test_resumed_bit_for_bit(tuned, tmp_path):

@@ -17,6 +17,7 @@ from an_jax.data.sets.train_sets import TrainSet
 from an_jax.data.train_pipeline import steps_per_epoch
 from an_jax.errors import InputError
 from an_jax.training.config import eval_batch_size
+from an_jax.training.eval_sets import EvalSets
 from an_jax.training.messages import say
 from an_jax.training.optimizer import (
     cosine_schedule,
@@ -48,6 +49,7 @@ def build(
     config: ml_collections.ConfigDict,
     card: ModelCard,
     train_set: TrainSet,
+    eval_sets: EvalSets,
     mesh: jax.sharding.Mesh,
     num_micro_batches: int,
     *,
@@ -59,6 +61,7 @@ def build(
         config: the configuration.
         card: the model's card.
         train_set: the images.
+        eval_sets: further test sets.
         mesh: all devices.
         num_micro_batches: parts of a device's share of a batch; see `make_train_step`.
         is_resumed: whether the state will be restored, so that no weights are needed.
@@ -101,7 +104,9 @@ def build(
     else:
         split = _first_split(config, card.num_classes, split)
         state = parallel.replicate(init_state(split, optimizer, has_ema=has_ema), mesh)
-    validation = Validation(split.definition, card, train_set, eval_batch_size(config), mesh)
+    validation = Validation(
+        split.definition, card, train_set, eval_batch_size(config), mesh, eval_sets
+    )
     return Training(schedule, step, state, validation)
 
 

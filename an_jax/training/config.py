@@ -51,6 +51,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.seed = 23
 
     config.eval_batch_size = 0  # global; 0: batch_size
+    config.eval_sets = ""  # test sets of evaluate.py to score too, separated by commas
+    config.eval_sets_epochs = 1  # epochs between their scores; the last epoch has them too
     config.log_steps = 50  # steps per line of steps.jsonl
     config.checkpoint_steps = 1000  # steps between checkpoints; each epoch ends with one too
     config.keep_checkpoints = 2  # number of last checkpoints to keep, besides the best
@@ -112,7 +114,7 @@ def check_config(config: ml_collections.ConfigDict, num_devices: int) -> None:
         raise InputError(f"random_erasing must be in [0, 1]; it is {config.random_erasing}")
     if config.seed < 0:
         raise InputError(f"seed must be at least 0; it is {config.seed}")
-    for field in ("image_size", "log_steps", "checkpoint_steps"):
+    for field in ("image_size", "log_steps", "checkpoint_steps", "eval_sets_epochs"):
         if config[field] < 1:
             raise InputError(f"{field} must be at least 1; it is {config[field]}")
     if config.eval_batch_size < 0:
