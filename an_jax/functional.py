@@ -80,12 +80,12 @@ def apply_train(
     """
     model = merge(definition, params, batch_stats)
     model.train()
-    modules = [module for _, module in nnx.iter_modules(model)]
-    for i, dropout in enumerate(m for m in modules if isinstance(m, Dropout)):
+    modules = list(nnx.iter_modules(model))
+    for i, dropout in enumerate(m for _, m in modules if isinstance(m, Dropout)):
         dropout.deterministic = dropout_keys is None
         if dropout_keys is not None:
             dropout.keys = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(dropout_keys)
-    for path, norm in nnx.iter_modules(model):
+    for path, norm in modules:
         if isinstance(norm, BatchNorm):
             norm.axis_name = axis_name
             norm.use_running_average = ".".join(map(str, (*path, "mean"))) in frozen

@@ -78,8 +78,8 @@ def make_optimizer(
     if not frozen:
         return optimizer
     return optax.partition(
-        {True: optax.set_to_zero(), False: optimizer},
-        lambda arrays: {name: name in frozen for name in arrays},
+        {"frozen": optax.set_to_zero(), "trained": optimizer},
+        lambda arrays: {name: "frozen" if name in frozen else "trained" for name in arrays},
     )
 
 
