@@ -20,6 +20,17 @@ CHANGES = {
     "learning_rate": 0.005,  # small, so that rounding errors do not grow
     "log_steps": 4,
 }
+# Options for fine-tuning.
+TUNED = {
+    "optimizer": "adamw",
+    "learning_rate": 0.002,
+    "decay_norms_and_biases": False,
+    "clip_norm": 1.0,
+    "freeze": "conv1|layer1",
+    "ema": 0.8,
+    "eval_sets": "digits,digits-noise",
+    "eval_sets_epochs": 2,
+}
 
 
 def config(**changes) -> ml_collections.ConfigDict:

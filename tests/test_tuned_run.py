@@ -11,23 +11,13 @@ from flax import nnx
 from an_jax import create_model, functional, load_model
 from an_jax.checkpoint import ModelCard, best_step
 from an_jax.data.sets import digits
-from an_jax.errors import InputError
 from an_jax.training import curves, loop
 from convert.__main__ import main as convert
-from tests.digits_runs import assert_same_end, config, read_last
+from tests.digits_runs import TUNED, assert_same_end, config, read_last
 from tests.pictures import decode
 from tests.small_model import softmax_of
 
-TUNED = {
-    "optimizer": "adamw",
-    "learning_rate": 0.002,
-    "decay_norms_and_biases": False,
-    "clip_norm": 1.0,
-    "freeze": "conv1|layer1",
-    "ema": 0.8,
-    "eval_sets": "digits,digits-noise",
-    "eval_sets_epochs": 2,
-}
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +75,3 @@ def test_resumed_bit_for_bit(tuned, tmp_path):
     shutil.rmtree(workdir / "checkpoints/12")
     loop.train(config(**TUNED), workdir)
     assert_same_end(workdir, tuned, **TUNED)
-
-
-def test_averaging_cannot_begin_in_a_resumed_run(finished):
-    with pytest.raises(InputError, match=r"another configuration \(ema 0.0 -> 0.5\)"):
-        loop.train(config(ema=0.5), finished)
