@@ -5,7 +5,7 @@ Modules are split and merged only here. A dictionary maps dotted paths, such as
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -77,6 +77,7 @@ def apply_train(
     dropout_keys: jax.Array | None,
     *,
     axis_name: str | None = None,
+    frozen: Collection[str] = (),
     method: str = "__call__",
 ) -> tuple[Any, Arrays]:
     """Runs the forward pass in training mode.
@@ -87,6 +88,7 @@ def apply_train(
         dropout_keys: a random key for each image, [N]. None disables dropout.
         axis_name: the mesh axis, under `jax.shard_map`, whose devices share normalization
             statistics. None normalizes with this device's own batch.
+        frozen: names of running statistics to normalize with, as in eval mode.
         method: as in `apply_eval`.
 
     Returns:
@@ -94,13 +96,15 @@ def apply_train(
     """
     model = merge(definition, params, batch_stats)
     model.train()
-    modules = [module for _, module in nnx.iter_modules(model)]
-    for i, dropout in enumerate(m for m in modules if isinstance(m, Dropout)):
+    modules = list(nnx.iter_modules(model))
+    for i, dropout in enumerate(m for _, m in modules if isinstance(m, Dropout)):
         dropout.deterministic = dropout_keys is None
         if dropout_keys is not None:
             dropout.keys = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(dropout_keys)
-    for norm in (m for m in modules if isinstance(m, BatchNorm)):
-        norm.axis_name = axis_name
+    for path, norm in modules:
+        if isinstance(norm, BatchNorm):
+            norm.axis_name = axis_name
+            norm.use_running_average = ".".join(map(str, (*path, "mean"))) in frozen
     outputs = getattr(model, method)(images)
     return outputs, _flatten(nnx.state(model, nnx.BatchStat))
 

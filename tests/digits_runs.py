@@ -20,6 +20,17 @@ CHANGES = {
     "learning_rate": 0.005,  # small, so that rounding errors do not grow
     "log_steps": 4,
 }
+# Options for fine-tuning.
+TUNED = {
+    "optimizer": "adamw",
+    "learning_rate": 0.002,
+    "decay_norms_and_biases": False,
+    "clip_norm": 1.0,
+    "freeze": "conv1|layer1",
+    "ema": 0.8,
+    "eval_sets": "digits,digits-noise",
+    "eval_sets_epochs": 2,
+}
 
 
 def config(**changes) -> ml_collections.ConfigDict:
@@ -29,18 +40,25 @@ def config(**changes) -> ml_collections.ConfigDict:
     return result
 
 
-def new_state() -> TrainState:
-    split = functional.split(create_model("resnet_20_bn", num_classes=10))
-    return init_state(split, optimizer.sgd(lambda _: 0.1, 0.9, 1e-4))
+def new_state(**changes) -> TrainState:
+    split, fields = (
+        functional.split(create_model("resnet_20_bn", num_classes=10)),
+        config(**changes),
+    )
+    frozen = optimizer.find_frozen(fields.freeze, split)
+    updates = optimizer.make_optimizer(fields, lambda _: 0.1, frozen)
+    return init_state(split, updates, has_ema=fields.ema > 0)
 
 
-def read_last(workdir: epath.Path) -> TrainState:
-    """Parameters, statistics and optimizer state of the last checkpoint."""
+def read_last(workdir: epath.Path, **changes) -> TrainState:
+    """The state in the last checkpoint of a run whose configuration has these changes."""
     with TrainCheckpoints(workdir, keep=2) as checkpoints:
-        return checkpoints.restore_last(new_state())
+        return checkpoints.restore_last(new_state(**changes))
 
 
-def assert_same_end(workdir: epath.Path, expected: epath.Path, num_steps: int = NUM_STEPS) -> None:
-    states = read_last(workdir), read_last(expected)
+def assert_same_end(
+    workdir: epath.Path, expected: epath.Path, num_steps: int = NUM_STEPS, **changes
+) -> None:
+    states = read_last(workdir, **changes), read_last(expected, **changes)
     assert jax.tree.all(jax.tree.map(np.array_equal, *states))
     assert int(states[0].step) == num_steps

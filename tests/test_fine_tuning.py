@@ -16,7 +16,7 @@ from an_jax.data.sets.train_sets import open_train_set
 from an_jax.errors import InputError
 from an_jax.training import curves, loop
 from an_jax.training.build import initial_weights
-from tests.digits_runs import config, read_last
+from tests.digits_runs import TUNED, config, read_last
 from tests.pictures import JPEG, decode, encode, noise
 from tests.processes import ROOT, finish, start
 from tests.small_model import random_split, save, softmax_of
@@ -145,14 +145,19 @@ def test_missing_imagenet_is_refused(tmp_path):
 
 
 def test_from_a_checkpoint_of_other_classes(folder, tmp_path, monkeypatch):
-    """A run starts with the checkpoint's weights except the head's. The saved model has the
-    accuracy that the log reports."""
+    """A run starts with the checkpoint's weights except the head's, and keeps what is frozen. The
+    saved model is the average of the weights, and has the accuracy that the log reports."""
     save(tmp_path / "pretrained")
     monkeypatch.setenv("HOME", str(tmp_path))
     run = epath.Path(tmp_path / "run")
-    loop.train(config(dataset="folder", data_dir=str(folder), init_from="~/pretrained"), run)
-    trained = read_last(run).params
-    for path, pretrained in random_split().params.items():
+    fields = {"dataset": "folder", "data_dir": str(folder), "init_from": "~/pretrained"}
+    loop.train(config(**fields, **TUNED), run)
+    state, (_, params, batch_stats) = read_last(run, **TUNED), random_split()
+    trained = state.params
+    for path, pretrained in (params | batch_stats).items():
+        is_same = np.array_equal((state.params | state.batch_stats)[path], pretrained)
+        assert is_same == path.startswith(("conv1", "layer1")), path
+    for path, pretrained in params.items():
         if path.endswith("kernel"):  # the run is too short to change much
             is_similar = trained[path].shape == pretrained.shape and np.allclose(
                 trained[path], pretrained, atol=0.1
@@ -171,6 +176,9 @@ def test_from_a_checkpoint_of_other_classes(folder, tmp_path, monkeypatch):
     images = [decode((folder / "val" / name).read_bytes()) for name in val.filenames]
     probabilities = softmax_of(run, images, card.preprocessing)
     assert np.mean(probabilities.argmax(axis=1) == val.labels) == best["val_top1"]
+    assert best["plain_val_top1"] != best["val_top1"]
+    assert not np.array_equal(trained["fc.bias"], state.ema["params"]["fc.bias"])
+    assert ["digits-noise/top1" in line for line in curves.read_metrics(run)] == [False, True]
 
 
 def test_fewer_than_five_classes(tmp_path):

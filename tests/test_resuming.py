@@ -141,6 +141,11 @@ def test_a_finished_run_is_left_alone(finished, monkeypatch):
     assert contents() == before
 
 
+def test_averaging_cannot_begin_in_a_resumed_run(finished):
+    with pytest.raises(InputError, match=r"another configuration \(ema 0.0 -> 0.5\)"):
+        loop.train(config(ema=0.5), finished)
+
+
 def test_log_lines_after_the_checkpoint_are_dropped(finished, tmp_path):
     workdir = epath.Path(tmp_path / "run")
     shutil.copytree(finished, workdir)

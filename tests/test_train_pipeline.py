@@ -25,13 +25,13 @@ from tests.pictures import JPEG, SPOILT, decode, encode, in_memory, noise
 SMALL = Preprocessing(image_size=8, crop_pct=1.0)
 
 
-def epoch(source, rows=slice(0, 4), seed=0, number=0, first_step=0):
+def epoch(source, rows=slice(0, 4), seed=0, number=0, first_step=0, **changes):
     batches = train_batches(
         source,
         np.arange(4),
         rows,
         SMALL,
-        Augmentation((0.3, 1.0), True),
+        Augmentation((0.3, 1.0), True, **changes),
         seed=seed,
         epoch=number,
         first_step=first_step,
@@ -118,6 +118,19 @@ def test_seed_and_epoch_decide(ten):
     # The images that fill up the last batch come a second time, with another crop.
     assert first[2].labels[2] == first[0].labels[0]
     assert not np.array_equal(first[2].images[2], first[0].images[0])
+
+
+def test_further_changes_of_images():
+    """They come after the crop, and are functions of the image's place in the epoch."""
+    source, changes = in_memory(40), {"randaugment_number": 1, "random_erasing": 0.5}
+    plain, erased = epoch(source), epoch(source, random_erasing=0.5)
+    changed = epoch(source, **changes)
+    assert_equal(epoch(source, first_step=7, **changes), changed[7:])
+    for batches, fewest, most in ((erased, 10, 30), (changed, 31, 40)):
+        assert labels(batches) == labels(plain)
+        others = by_label(batches).items()
+        num_equal = sum(np.array_equal(image, by_label(plain)[i]) for i, image in others)
+        assert fewest <= 40 - num_equal <= most
 
 
 def test_a_resumed_epoch_has_the_same_batches(ten):

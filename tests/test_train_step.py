@@ -16,6 +16,7 @@ from an_jax.nn import AttentiveNorm, BatchNorm, Classifier, Conv, Dropout
 from an_jax.training import optimizer
 from an_jax.training.norm_groups import make_norm_groups
 from an_jax.training.step import init_state, make_train_step
+from configs import digits
 
 SGD = optimizer.sgd(0.1, 0.9, 1e-4)
 
@@ -34,14 +35,14 @@ def batch():
     return np.clip(images, 0, 255).astype(np.uint8), rng.integers(0, 10, 48, np.int32)
 
 
-def train_on(num_devices, norm_batch_size, split, num_steps=1, **options):
+def train_on(num_devices, norm_batch_size, split, num_steps=1, optimizer=SGD, **options):
     """The state after some steps on the batch in float64, and the losses."""
     images, labels = batch()
     groups = make_norm_groups(len(images), norm_batch_size, num_devices)
     mesh = parallel.make_mesh(groups.num_devices, jax.devices()[:num_devices])
     step = make_train_step(
         split.definition,
-        SGD,
+        optimizer,
         mesh,
         zoo.Preprocessing(),
         10,
@@ -50,7 +51,8 @@ def train_on(num_devices, norm_batch_size, split, num_steps=1, **options):
     )
     rows = groups.rows(len(images))
     arrays = parallel.shard_batch((images[rows], labels[rows]), mesh)
-    state, losses = parallel.replicate(init_state(split, SGD), mesh), []
+    has_ema = "ema_decay" in options
+    state, losses = parallel.replicate(init_state(split, optimizer, has_ema=has_ema), mesh), []
     for _ in range(num_steps):
         state, metrics = step(state, *arrays)
         losses.append(float(metrics.loss))
@@ -155,6 +157,39 @@ def test_the_number_of_devices_does_not_matter_to_a_network(float64, name):
     _, found = train_on(2, 16, split, **RECIPE)
     np.testing.assert_allclose(found[:2], losses[:2], rtol=1e-9)
     assert abs(found[2] - losses[2]) <= abs(moved[2] - losses[2])
+
+
+def test_frozen_arrays(float64):
+    """They keep their bits on three groups, whose average may be rounded. A frozen norm normalizes
+    with its running statistics."""
+    definition, params, stats = functional.split(SmallNet())
+    rng = np.random.default_rng(0)
+    stats = {name: rng.uniform(0.5, 1.5, value.shape) for name, value in stats.items()}
+    split = functional.Split(definition, params, stats)
+    frozen = optimizer.find_frozen("norm", split)
+    partition = optimizer.make_optimizer(digits.get_config("an"), 0.1, frozen)
+    after, losses = train_on(3, 16, split, 2, partition, frozen=frozen, ema_decay=0.3)
+    averages = after.ema["params"] | after.ema["batch_stats"]
+    for name, value in (params | stats).items():
+        for found in (after.params | after.batch_stats, averages):
+            assert np.array_equal(found[name], value) == name.startswith("norm."), name
+    images, labels = batch()
+    logits = functional.apply_eval(
+        definition, params, stats, normalize_images(images, zoo.Preprocessing())
+    )
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    np.testing.assert_allclose(losses[0], expected, rtol=1e-6)
+
+
+def test_moving_averages(float64):
+    """They follow parameters and statistics from the initial weights on."""
+    split = functional.split(SmallNet())
+    expected = split.params | split.batch_stats
+    for num_steps in (1, 2):
+        state, _ = train_on(1, 48, split, num_steps, ema_decay=0.9)
+        new = state.params | state.batch_stats
+        expected = {name: 0.9 * old + 0.1 * new[name] for name, old in expected.items()}
+    assert_equal(state.ema["params"] | state.ema["batch_stats"], expected)
 
 
 class Net(nnx.Module):

@@ -175,6 +175,9 @@ def test_metrics_of_an_epoch():
         "epoch   3/12  loss 2.5000  train top-1 40.0 %  val top-1 25.0 %  ReaL 30.0 %  7 img/s  "
         "1.5 min left  4 images skipped"
     )
+    further = {"plain_val_top1": 0.125, "imagenet-a/top1": 0.5, "imagenet-a/top5": 0.75}
+    line = describe_epoch(metrics | further, 12, 1.5)
+    assert "  val top-1 25.0 % (12.5 % without averaging)  ReaL 30.0 %  imagenet-a 50.0 %" in line
 
 
 def test_which_epoch_is_the_best():

@@ -33,6 +33,8 @@ from tests.digits_runs import assert_same_end, config, new_state
         ({"dataset": "folder"}, "no data directory given: .* --config.data_dir=DATA"),
         ({"dataset": "imagenet", "data_dir": "/none"}, "no data directory /none"),
         ({"batch_size": 12}, "batch_size must be a multiple of the number of devices, 8"),
+        ({"eval_sets": "digits-noize"}, "unknown test set 'digits-noize'; the nearest is digits-n"),
+        ({"eval_sets": "imagenet-a"}, "eval_sets: imagenet-a has 1000 classes, the model has 10"),
         ({"init_from": "/none"}, "no checkpoint at /none"),
     ],
 )

@@ -16,7 +16,7 @@ from an_jax.data.images.normalization import normalize_images
 from an_jax.errors import InputError, one_line
 from an_jax.training.config import check_config, eval_batch_size
 from an_jax.training.norm_groups import make_norm_groups
-from an_jax.training.optimizer import cosine_schedule, sgd
+from an_jax.training.optimizer import cosine_schedule, find_frozen, make_optimizer
 from an_jax.training.step import abstract_state, make_train_step
 
 
@@ -74,11 +74,9 @@ def lower_step(
     split = functional.split(
         zoo.abstract_model(config.model, num_classes=num_classes, dtype=jnp.dtype(config.dtype))
     )
-    optimizer = sgd(
-        cosine_schedule(config.learning_rate, 1000, config.num_epochs, config.warmup_epochs),
-        config.momentum,
-        config.weight_decay,
-    )
+    schedule = cosine_schedule(config.learning_rate, 1000, config.num_epochs, config.warmup_epochs)
+    frozen = find_frozen(config.freeze, split)
+    optimizer = make_optimizer(config, schedule, frozen)
     step = make_train_step(
         split.definition,
         optimizer,
@@ -88,11 +86,13 @@ def lower_step(
         num_micro_batches=groups.num_micro_batches,
         label_smoothing=config.label_smoothing,
         mixup_alpha=config.mixup,
+        frozen=frozen,
+        ema_decay=config.ema,
     )
 
     shape = (config.batch_size, config.image_size, config.image_size, 3)
     return step.lower(
-        abstract_state(split, optimizer, mesh),
+        abstract_state(split, optimizer, mesh, has_ema=config.ema > 0),
         jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=parallel.batched(mesh)),
         jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=parallel.batched(mesh)),
     )

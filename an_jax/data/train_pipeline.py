@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from an_jax.data.images import cropping, decoding
-from an_jax.data.images.augmentation import draw, plan_augmented
+from an_jax.data.images.augmentation import draw, erase, plan_augmented
+from an_jax.data.images.randaugment import randaugment
 from an_jax.data.sources import ImageList, TfdsSplit
 from an_jax.data.tf_on_cpu import explain, tf, without_autotune
 from an_jax.errors import InputError, file_errors
@@ -25,10 +26,29 @@ class Augmentation:
     Attributes:
         crop_scale: smallest and largest share of the image's area that a crop takes.
         horizontal_flip: whether half of the images are mirrored.
+        randaugment_number: operations of RandAugment on each image; 0: none.
+        randaugment_magnitude: their strength, 0 to 10.
+        random_erasing: share of the images that get a window of random pixels.
     """
 
     crop_scale: tuple[float, float]
     horizontal_flip: bool
+    randaugment_number: int = 0
+    randaugment_magnitude: float = 9.0
+    random_erasing: float = 0.0
+
+    def distort(self, image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        """Applies RandAugment and random erasing to a cropped image, uint8 [S, S, 3].
+
+        The key, int64 [2], alone determines the changes.
+        """
+        number, magnitude = self.randaugment_number, self.randaugment_magnitude
+        fold_in = tf.random.experimental.stateless_fold_in
+        if number:
+            image = randaugment(image, number, magnitude, fold_in(key, 1))
+        if self.random_erasing:
+            image = erase(image, self.random_erasing, fold_in(key, 2))
+        return image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +151,7 @@ def _prepare_step(
             "label": example["label"],
             "size": decoding.image_size(example["image"]),
             "draws": draw(key),
+            "key": key,
         }
 
     def plan(examples: Examples) -> tuple[Examples, cropping.Plan]:
@@ -146,6 +167,8 @@ def _prepare_step(
 
     def render(example: Examples, crop: cropping.Plan) -> Examples:
         image = cropping.render(example["image"], crop, preprocessing.interpolation)
+        image = tf.ensure_shape(image, [side, side, 3])
+        image = augmentation.distort(image, example.pop("key"))
         return {**example, "image": image}
 
     b, side = keys.shape[0], preprocessing.image_size

@@ -5,7 +5,6 @@ import functools
 import json
 import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from etils import epath
@@ -13,13 +12,11 @@ from etils import epath
 from an_jax import parallel
 from an_jax.checkpoint import ModelCard, check_weights, is_checkpoint
 from an_jax.data.folders import check_data_directory
-from an_jax.data.sets.alexnet_p import read_alexnet_p
 from an_jax.data.sets.image_sets import IMAGE_SETS
-from an_jax.data.sets.opening import Source, open_image_set
-from an_jax.data.sets.real_labels import match_labels, read_real_labels
+from an_jax.data.sets.opening import Source
 from an_jax.data.sets.test_sets import TEST_SETS, TestSet
-from an_jax.data.sources import ImageList
-from an_jax.errors import InputError, NotThereError, check_utf8, file_errors, with_advice
+from an_jax.errors import InputError, check_utf8, file_errors, with_advice
+from an_jax.evaluation.opening import open_test_sets
 from an_jax.evaluation.prediction_files import predictions_directory
 from an_jax.evaluation.published import check_comparable
 from an_jax.evaluation.report import check_report
@@ -168,17 +165,13 @@ def _open(paths: list[epath.Path], settings: Settings) -> Inputs:
     _check_classes(models, test_sets)
     if settings.data_dir is not None:
         check_data_directory(settings.data_dir)
-    references = _read_references(test_sets, settings.data_dir)
-    sources = _open_sources(test_sets, settings)
+    sources, references = open_test_sets(test_sets, settings.data_dir, settings.allow_partial)
     test_sets = {
         name: dataclasses.replace(
             test_set, optional_sets=tuple(s for s in test_set.optional_sets if s in sources)
         )
         for name, test_set in test_sets.items()
     }
-    validation = sources.get("imagenet-1k")
-    if references.real_labels and isinstance(validation, ImageList):
-        match_labels(validation.filenames, references.real_labels)  # checks the file names
     for model in models:
         check_weights(model.path)
     return Inputs(models, test_sets, sources, references)
@@ -193,37 +186,6 @@ def _check_classes(models: list[Model], test_sets: dict[str, TestSet]) -> None:
                     f"{model.name} has {model.card.num_classes} classes, {image_set} has "
                     f"{expected}: choose other --datasets or another --checkpoint"
                 )
-
-
-def _read_references(test_sets: dict[str, TestSet], data_dir: str | None) -> References:
-    metrics = {test_set.metric for test_set in test_sets.values()}
-    if data_dir is None:
-        if metrics & {"real", "perturbation"}:
-            raise InputError("the test sets need --data_dir")
-        return References(None, None)
-    return References(
-        real_labels=read_real_labels(data_dir) if "real" in metrics else None,
-        alexnet_p=read_alexnet_p(data_dir) if "perturbation" in metrics else None,
-    )
-
-
-def _open_sources(test_sets: dict[str, TestSet], settings: Settings) -> dict[str, Source]:
-    """Opens every image set of the test sets; optional ones may be missing."""
-    required = [name for t in test_sets.values() for name in t.image_sets]
-    optional = [name for t in test_sets.values() for name in t.optional_sets]
-    names = list(dict.fromkeys([*required, *optional]))
-
-    def open_one(name: str) -> Source | None:
-        try:
-            return open_image_set(name, settings.data_dir, settings.allow_partial)
-        except NotThereError:
-            if name in optional:
-                return None
-            raise
-
-    with ThreadPoolExecutor(8) as pool:  # listing a set on gs:// takes seconds
-        sources = list(pool.map(open_one, names))
-    return {n: source for n, source in zip(names, sources, strict=True) if source is not None}
 
 
 def _make_output(models: Iterable[str], output_dir: epath.Path) -> None:

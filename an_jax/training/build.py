@@ -17,7 +17,14 @@ from an_jax.data.sets.train_sets import TrainSet
 from an_jax.data.train_pipeline import steps_per_epoch
 from an_jax.errors import InputError
 from an_jax.training.config import eval_batch_size
-from an_jax.training.optimizer import cosine_schedule, sgd
+from an_jax.training.eval_sets import EvalSets
+from an_jax.training.messages import say
+from an_jax.training.optimizer import (
+    cosine_schedule,
+    find_frozen,
+    make_optimizer,
+    peak_learning_rate,
+)
 from an_jax.training.step import TrainState, abstract_state, init_state, make_train_step
 from an_jax.training.validation import Validation
 
@@ -42,6 +49,7 @@ def build(
     config: ml_collections.ConfigDict,
     card: ModelCard,
     train_set: TrainSet,
+    eval_sets: EvalSets,
     mesh: jax.sharding.Mesh,
     num_micro_batches: int,
     *,
@@ -53,24 +61,27 @@ def build(
         config: the configuration.
         card: the model's card.
         train_set: the images.
+        eval_sets: further test sets.
         mesh: all devices.
         num_micro_batches: parts of a device's share of a batch; see `make_train_step`.
         is_resumed: whether the state will be restored, so that no weights are needed.
 
     Raises:
-        InputError: config.init_from is missing, damaged, or of another architecture.
+        InputError: config.init_from is missing, damaged, or of another architecture, or
+            config.freeze does not fit the model.
     """
     model = zoo.abstract_model(
         config.model, num_classes=card.num_classes, dtype=jnp.dtype(config.dtype)
     )
     split = functional.split(model)
     schedule = cosine_schedule(
-        config.learning_rate * config.batch_size / 256,
+        peak_learning_rate(config),
         steps_per_epoch(len(train_set.source), config.batch_size),
         config.num_epochs,
         config.warmup_epochs,
     )
-    optimizer = sgd(schedule, config.momentum, config.weight_decay)
+    frozen = find_frozen(config.freeze, split)
+    optimizer = make_optimizer(config, schedule, frozen)
     step = make_train_step(
         split.definition,
         optimizer,
@@ -81,14 +92,21 @@ def build(
         label_smoothing=config.label_smoothing,
         mixup_alpha=config.mixup,
         seed=config.seed,
+        frozen=frozen,
+        ema_decay=config.ema,
     )
+    if frozen:
+        num_frozen = functional.count({n: split.params[n] for n in frozen & split.params.keys()})
+        say(f"frozen: {num_frozen:,} of {functional.count(split.params):,} parameters")
+    has_ema = config.ema > 0
     if is_resumed:
-        state = abstract_state(split, optimizer, mesh)
+        state = abstract_state(split, optimizer, mesh, has_ema=has_ema)
     else:
-        state = parallel.replicate(
-            init_state(_first_split(config, card.num_classes, split), optimizer), mesh
-        )
-    validation = Validation(split.definition, card, train_set, eval_batch_size(config), mesh)
+        split = _first_split(config, card.num_classes, split)
+        state = parallel.replicate(init_state(split, optimizer, has_ema=has_ema), mesh)
+    validation = Validation(
+        split.definition, card, train_set, eval_batch_size(config), mesh, eval_sets
+    )
     return Training(schedule, step, state, validation)
 
 

@@ -17,15 +17,16 @@ from an_jax.errors import InputError, one_line
 from an_jax.training.messages import how_to_resume
 from an_jax.training.step import TrainState
 
-OPTIMIZER = "optimizer"
+OPTIMIZER, EMA = "optimizer", "ema"
 
 
 class TrainCheckpoints:
     """The checkpoints of a working directory, written in the background.
 
-    checkpoints/<step>/ holds the weights and the optimizer state, as separate items. best/<step>/
-    holds the weights of the epoch with the best accuracy by each of the `RANKINGS`. This is a
-    context manager: on leaving, also by an exception, it completes the writes.
+    checkpoints/<step>/ holds the weights, the optimizer state and any moving averages of the
+    weights, as separate items. best/<step>/ holds the weights, or their averages if there are any,
+    of the epoch with the best accuracy by each of the `RANKINGS`. This is a context manager: on
+    leaving, also by an exception, it completes the writes.
 
     Args:
         workdir: absolute path of the run's working directory.
@@ -36,7 +37,7 @@ class TrainCheckpoints:
         self._last = ocp.CheckpointManager(
             workdir / STEPS,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
-            item_names=(WEIGHTS, OPTIMIZER),
+            item_names=(WEIGHTS, OPTIMIZER, EMA),
         )
         best = [
             managers.BestN(get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False)
@@ -58,13 +59,10 @@ class TrainCheckpoints:
         Raises:
             InputError: this checkpoint or the previous one cannot be written.
         """
-        weights, optimizer = _items(state)
-        args = {
-            WEIGHTS: ocp.args.StandardSave(weights),
-            OPTIMIZER: ocp.args.StandardSave(optimizer),
-        }
+        items = _items(state)
+        args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         with self._explain_errors():
-            self._check_room(_items(state))
+            self._check_room(items)
             self._last.save(step, args=ocp.args.Composite(**args))
 
     def save_best(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
@@ -73,7 +71,8 @@ class TrainCheckpoints:
         Raises:
             InputError: they or earlier ones cannot be written.
         """
-        weights, _ = _items(state)
+        items = _items(state)
+        weights = items.get(EMA, items[WEIGHTS])
         args = ocp.args.Composite(**{WEIGHTS: ocp.args.StandardSave(weights)})
         with self._explain_errors():
             self._check_room(weights)
@@ -109,11 +108,8 @@ class TrainCheckpoints:
         step = self.last_step
         if step is None:
             return state
-        weights, optimizer = parallel.abstract(_items(state))
-        args = {
-            WEIGHTS: ocp.args.StandardRestore(weights),
-            OPTIMIZER: ocp.args.StandardRestore(optimizer),
-        }
+        items = parallel.abstract(_items(state))
+        args = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
         try:
             restored = self._last.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax and tensorstore raise many types for damaged files
@@ -122,7 +118,8 @@ class TrainCheckpoints:
                 f"{self._last.directory / str(step)} cannot be read: {reason}; "
                 "remove it to resume from an earlier step"
             ) from error
-        return TrainState(**restored[WEIGHTS], **restored[OPTIMIZER])
+        ema = restored[EMA] if EMA in items else None
+        return TrainState(**restored[WEIGHTS], **restored[OPTIMIZER], ema=ema)
 
     def describe_last(self) -> str:
         """Says which checkpoint is the last complete one, after waiting for the current write."""
@@ -182,7 +179,12 @@ class TrainCheckpoints:
                 raise
 
 
-def _items(state: TrainState) -> tuple[dict, dict]:
-    """Returns the contents of the items WEIGHTS and OPTIMIZER."""
-    weights = {"params": state.params, "batch_stats": state.batch_stats}
-    return weights, {"step": state.step, "opt_state": state.opt_state}
+def _items(state: TrainState) -> dict[str, dict]:
+    """Returns the items of a checkpoint: WEIGHTS, OPTIMIZER and, with averages, EMA."""
+    items = {
+        WEIGHTS: {"params": state.params, "batch_stats": state.batch_stats},
+        OPTIMIZER: {"step": state.step, "opt_state": state.opt_state},
+    }
+    if state.ema:
+        items[EMA] = state.ema
+    return items

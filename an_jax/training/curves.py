@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import itertools
 import math
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from etils import epath
 from an_jax.errors import InputError, exit_status
 from an_jax.files import absolute, check_destination, why_not_png, write_atomically
 from an_jax.training.log_files import EPOCHS, read_lines
+
+MARKERS = "osD^v<>P*X"  # of further test sets
 
 
 def read_metrics(workdir: epath.Path) -> list[dict]:
@@ -45,6 +48,18 @@ def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
         train = [100 * epoch.get("train_top1", math.nan) for epoch in epochs]
         right.plot(x, val, color=color, label=label)
         right.plot(x, train, color=color, linestyle=":", linewidth=1)
+        names = sorted({key for epoch in epochs for key in epoch if key.endswith("/top1")})
+        for name, marker in zip(names, itertools.cycle(MARKERS), strict=False):
+            scored = [epoch for epoch in epochs if name in epoch]
+            right.plot(
+                [epoch["epoch"] for epoch in scored],
+                [100 * epoch[name] for epoch in scored],
+                color=color,
+                linewidth=0.5,
+                marker=marker,
+                markersize=3,
+                label=f"{workdir.name}: {name.removesuffix('/top1')}",
+            )
     left.set_yscale("log")
     left.set_ylabel("training loss (cross entropy)")
     right.set_ylabel("top-1 accuracy (%): val solid, training dotted")

@@ -23,6 +23,7 @@ from an_jax.training.build import build, make_card
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.config import check_config, eval_batch_size
 from an_jax.training.curves import plot_curves
+from an_jax.training.eval_sets import EvalSets, open_eval_sets
 from an_jax.training.input_wait import InputWait
 from an_jax.training.lock import RunLock
 from an_jax.training.log import RunLog, epoch_metrics, is_best
@@ -51,12 +52,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
     check_config(config, jax.device_count())
     train_set = _open_train_set(config)
     card = make_card(config, train_set)
+    eval_sets = _open_eval_sets(config, card)
     workdir = absolute(workdir)
     with RunLock(workdir) as lock:
         parallel.on_main_process(lambda: open_workdir(workdir, config, card))
         _check_workdir_is_shared(workdir, config)
         with TrainCheckpoints(workdir, config.keep_checkpoints) as checkpoints:
-            _run(config, workdir, card, train_set, checkpoints, lock)
+            _run(config, workdir, card, train_set, eval_sets, checkpoints, lock)
 
 
 def _open_train_set(config: ml_collections.ConfigDict) -> TrainSet:
@@ -67,6 +69,15 @@ def _open_train_set(config: ml_collections.ConfigDict) -> TrainSet:
             raise InputError("there are fewer training images than processes")
     parallel.check_agreement(train_set.fingerprints)
     return train_set
+
+
+def _open_eval_sets(config: ml_collections.ConfigDict, card: ModelCard) -> EvalSets:
+    """Raises InputError unless all processes can open the same test sets."""
+    with parallel.failing_together():
+        eval_sets = open_eval_sets(config, card.num_classes)
+    sources = eval_sets.sources.items()
+    parallel.check_agreement({f"images of {name}": s.fingerprint for name, s in sources})
+    return eval_sets
 
 
 def _check_workdir_is_shared(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
@@ -90,6 +101,7 @@ def _run(
     workdir: epath.Path,
     card: ModelCard,
     train_set: TrainSet,
+    eval_sets: EvalSets,
     checkpoints: TrainCheckpoints,
     lock: RunLock,
 ) -> None:
@@ -105,7 +117,13 @@ def _run(
     is_resumed = checkpoints.last_step is not None
     with parallel.failing_together():
         schedule, train_step, state, validate = build(
-            config, card, train_set, mesh, groups.num_micro_batches, is_resumed=is_resumed
+            config,
+            card,
+            train_set,
+            eval_sets,
+            mesh,
+            groups.num_micro_batches,
+            is_resumed=is_resumed,
         )
     if config.init_from and not is_resumed:
         digest = functional.digest(state.params | state.batch_stats)
@@ -189,7 +207,7 @@ def _run(
                     preemption.stopping_at_once(),
                     explain_lack_of_memory("--config.eval_batch_size", eval_batch_size(config)),
                 ):
-                    scores = validate(state.params, state.batch_stats)
+                    scores = validate(state, epoch + 1)
                 # Save the weights before logging the epoch: a logged epoch is not evaluated again.
                 if parallel.broadcast_flag(is_best(scores, log.epochs)):
                     checkpoints.save_best(step, state, scores)

@@ -80,8 +80,15 @@ def describe_epoch(metrics: dict, num_epochs: int, minutes_left: float) -> str:
         parts.append(f"loss {metrics['loss']:.4f}")
         parts.append(f"train top-1 {100 * metrics['train_top1']:.1f} %")
     parts.append(f"val top-1 {100 * metrics['val_top1']:.1f} %")
+    if "plain_val_top1" in metrics:
+        parts[-1] += f" ({100 * metrics['plain_val_top1']:.1f} % without averaging)"
     if "real_top1" in metrics:
         parts.append(f"ReaL {100 * metrics['real_top1']:.1f} %")
+    parts += [
+        f"{name.removesuffix('/top1')} {100 * value:.1f} %"
+        for name, value in metrics.items()
+        if name.endswith("/top1")
+    ]
     parts += [f"{metrics['images_per_second']:.0f} img/s", f"{minutes_left:.1f} min left"]
     if metrics["skipped"]:
         parts.append(f"{metrics['skipped']} images skipped")

@@ -9,6 +9,7 @@ optimizer state.
 """
 
 import functools
+from collections.abc import Collection
 from typing import NamedTuple
 
 import jax
@@ -26,12 +27,21 @@ from an_jax.zoo import Preprocessing
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes; `step` counts the updates made (int32)."""
+    """Everything that a step changes.
+
+    Attributes:
+        step: number of updates made, int32.
+        params: the parameters.
+        batch_stats: the running statistics.
+        opt_state: the optimizer's state.
+        ema: moving averages, {"params", "batch_stats"}; None without averaging.
+    """
 
     step: jax.Array
     params: functional.Arrays
     batch_stats: functional.Arrays
     opt_state: optax.OptState
+    ema: dict[str, functional.Arrays] | None = None
 
 
 class Metrics(NamedTuple):
@@ -46,19 +56,31 @@ class Metrics(NamedTuple):
     top1: jax.Array
 
 
-def init_state(split: functional.Split, optimizer: optax.GradientTransformation) -> TrainState:
-    """Returns the state before the first step."""
-    step = jnp.zeros((), jnp.int32)
-    return TrainState(step, split.params, split.batch_stats, optimizer.init(split.params))
+def init_state(
+    split: functional.Split, optimizer: optax.GradientTransformation, *, has_ema: bool = False
+) -> TrainState:
+    """Returns the state before the first step; moving averages begin with the initial weights."""
+    weights = {"params": split.params, "batch_stats": split.batch_stats}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        **weights,
+        opt_state=optimizer.init(split.params),
+        ema=weights if has_ema else None,
+    )
 
 
 def abstract_state(
-    split: functional.Split, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+    split: functional.Split,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    *,
+    has_ema: bool = False,
 ) -> TrainState:
     """Returns the shapes, dtypes and shardings of the state, for a model that may be abstract."""
 
     def make(params: functional.Arrays, batch_stats: functional.Arrays) -> TrainState:
-        return init_state(functional.Split(split.definition, params, batch_stats), optimizer)
+        weights = functional.Split(split.definition, params, batch_stats)
+        return init_state(weights, optimizer, has_ema=has_ema)
 
     state = jax.eval_shape(make, split.params, split.batch_stats)
     return parallel.abstract(state, parallel.replicated(mesh))
@@ -70,6 +92,7 @@ def differentiate(
     images: jax.Array,
     targets: jax.Array,
     dropout_keys: jax.Array | None,
+    frozen: Collection[str] = (),
 ) -> tuple[functional.Arrays, functional.Arrays, Metrics]:
     """Returns gradients, running statistics and metrics of a device's images.
 
@@ -81,11 +104,18 @@ def differentiate(
         images: normalized [n, H, W, 3].
         targets: probabilities [n, C].
         dropout_keys: [n]; None disables dropout.
+        frozen: names of arrays that do not change.
     """
 
     def loss_fn(params: functional.Arrays) -> tuple[jax.Array, tuple[functional.Arrays, Metrics]]:
         logits, batch_stats = functional.apply_train(
-            definition, params, state.batch_stats, images, dropout_keys, axis_name=MEMBER
+            definition,
+            params,
+            state.batch_stats,
+            images,
+            dropout_keys,
+            axis_name=MEMBER,
+            frozen=frozen,
         )
         loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
         is_correct = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
@@ -104,6 +134,8 @@ def update(
     gradients: functional.Arrays,
     batch_stats: functional.Arrays,
     metrics: Metrics,
+    frozen: Collection[str] = (),
+    ema_decay: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """Averages what `differentiate` returns over all devices; returns the new state and metrics.
 
@@ -111,12 +143,20 @@ def update(
     """
     gradients, metrics = lax.pmean((gradients, metrics), AXES)
     batch_stats = lax.pmean(batch_stats, GROUP)  # the devices of a group have the same already
+    # An average of equal numbers may be rounded.
+    batch_stats |= {name: state.batch_stats[name] for name in frozen if name in batch_stats}
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     # Detect a non-finite update before it is checkpointed.
     is_finite = jnp.isfinite(optax.tree.norm(updates))
     metrics = metrics._replace(loss=jnp.where(is_finite, metrics.loss, jnp.nan))
-    return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+    ema = state.ema and jax.tree.map(
+        # Unlike decay * old + (1 - decay) * new, this keeps values that do not change.
+        lambda old, new: old + (1 - ema_decay) * (new - old),
+        state.ema,
+        {"params": params, "batch_stats": batch_stats},
+    )
+    return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
 
 def make_train_step(
@@ -130,6 +170,8 @@ def make_train_step(
     label_smoothing: float = 0.0,
     mixup_alpha: float = 0.0,
     seed: int = 0,
+    frozen: Collection[str] = (),
+    ema_decay: float = 0.0,
 ) -> jax.stages.Wrapped:
     """Returns the jitted step: (state, uint8 images [N, H, W, 3], labels [N]) -> (state, metrics).
 
@@ -149,6 +191,9 @@ def make_train_step(
         label_smoothing: share of the target that is spread over all classes.
         mixup_alpha: each group draws one lam ~ Beta(alpha, alpha) for its images; 0: no mixup.
         seed: seed of dropout and mixup.
+        frozen: names of parameters and running statistics that do not change; the optimizer must
+            not update these parameters.
+        ema_decay: share of the old values in an update of the moving averages.
     """
 
     def compute(
@@ -166,7 +211,7 @@ def make_train_step(
             lam = jax.random.beta(jax.random.fold_in(mixup_key, group), mixup_alpha, mixup_alpha)
             images, targets = mixup(images, targets, lam, axis_name=MEMBER)
         images = normalize_images(images, preprocessing)
-        return differentiate(definition, state, images, targets, dropout_keys)
+        return differentiate(definition, state, images, targets, dropout_keys, frozen)
 
     def compute_all(
         state: TrainState, images: jax.Array, labels: jax.Array
@@ -187,7 +232,7 @@ def make_train_step(
         return gradients, batch_stats, jax.tree.map(jnp.mean, metrics)
 
     def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, Metrics]:
-        return update(optimizer, state, *compute_all(state, images, labels))
+        return update(optimizer, state, *compute_all(state, images, labels), frozen, ema_decay)
 
     sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXES), P(AXES)), out_specs=(P(), P()))
     return jax.jit(sharded, donate_argnums=0)

@@ -22,6 +22,8 @@ CHANGEABLE = {
     "data_dir",
     "bn_group_size",  # of older runs; norm_batch_size took its place
     "eval_batch_size",
+    "eval_sets",
+    "eval_sets_epochs",
     "log_steps",
     "checkpoint_steps",
     "keep_checkpoints",
