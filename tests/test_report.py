@@ -82,15 +82,16 @@ def test_table():
 def test_table_of_other_scores():
     calibration = {"unrestricted_top1": 0.0125, "rms_calibration_error": 0.5, "aurra": 0.25}
     results = [
-        result("a"),
+        result("a", scores={"top1": 0.1, "top5": 0.2, "nll": 1.25, "rms_calibration_error": 0.125}),
         result("a", "imagenet-a", scores={"top1": 0.1, "top5": 0.2, **calibration}),
         result("b", "imagenet-o", scores={"top1": 0.016, "top5": 0.05, "aupr": 0.2}),
     ]
-    assert report.markdown(results).splitlines()[-4:] == [
-        "| Model | Test set | unrestricted top-1 | RMS calibration error | AURRA | AUPR |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-        "| a | imagenet-a | 0.013 | 0.500 | 0.250 |  |",
-        "| b | imagenet-o |  |  |  | 0.200 |",
+    assert report.markdown(results).splitlines()[-5:] == [
+        "| Model | Test set | NLL | RMS calibration error | unrestricted top-1 | AURRA | AUPR |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| a | imagenet-1k | 1.250 | 0.125 |  |  |  |",
+        "| a | imagenet-a |  | 0.500 | 0.013 | 0.250 |  |",
+        "| b | imagenet-o |  |  |  |  | 0.200 |",
     ]
 
 

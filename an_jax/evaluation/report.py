@@ -18,8 +18,9 @@ _SINGLE_SCORES = {
     "imagenet-p": ("mean_flip_probability", "mean flip probability"),
 }
 _EXTRA_SCORES = {
-    "unrestricted_top1": "unrestricted top-1",
+    "nll": "NLL",
     "rms_calibration_error": "RMS calibration error",
+    "unrestricted_top1": "unrestricted top-1",
     "aurra": "AURRA",
     "aupr": "AUPR",
     "relative_mce": "relative mCE",
