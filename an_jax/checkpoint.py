@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 
 from an_jax import functional, parallel, zoo
 from an_jax.buckets import check_bucket
+from an_jax.data.sets.class_index import imagenet_names
 from an_jax.errors import InputError, one_line
 from an_jax.files import (
     absolute,
@@ -55,6 +56,15 @@ class ModelCard:
     num_classes: int
     preprocessing: zoo.Preprocessing
     source: dict
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes; their numbers if these are unknown."""
+        if "classes" in self.source:
+            return self.source["classes"]
+        if self.num_classes == 1000:
+            return imagenet_names()
+        return [str(label) for label in range(self.num_classes)]
 
     @classmethod
     def read(cls, checkpoint: str | os.PathLike) -> "ModelCard":

@@ -166,7 +166,7 @@ def test_directory_is_not_replaced(tmp_path, name):
         ("results.json", "[", "JSONDecodeError"),
         ("results.json", '{"accuracy": 0.5}', "TypeError"),
         ("results.json", '[{"model": "a", "dataset": "imagenet-1k"}]', "KeyError"),
-        ("results.json", '[{"model": "a", "dataset": "cifar"}]', "unknown test set 'cifar'"),
+        ("results.json", '[{"model": "a", "dataset": "../cifar"}]', "'../cifar' is not a test set"),
         ("results.md", "mine", "has a results.md but no results.json"),
         ("results-imagenet.csv", "model,top1", "has a results-imagenet.csv but no results.json"),
         ("bn_against_an.png", "mine", "has a bn_against_an.png but no results.json"),
