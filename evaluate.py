@@ -18,7 +18,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         required=True,
         metavar="DIR",
-        help="a checkpoint, a training run, or a directory of these; may be gs://, or repeated",
+        help="a checkpoint, a training run, a step of it (RUN/checkpoints/STEP), or a directory of "
+        "these; may be gs://, or repeated",
     )
     add(
         "--data_dir",

@@ -100,10 +100,10 @@ class ImageClassifier:
 
 
 def load_classifier(path: str | os.PathLike, *, batch_size: int = 32) -> ImageClassifier:
-    """Loads a checkpoint, or the best step of a training run, as a classifier of pictures.
+    """Loads a checkpoint, or a step of a training run, as a classifier of pictures.
 
     Args:
-        path: directory of the checkpoint or run; may be gs://.
+        path: directory of the checkpoint, run or step, as for `load_model`; may be gs://.
         batch_size: pictures that the model sees at a time.
 
     Raises:

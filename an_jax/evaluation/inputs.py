@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from an_jax import parallel
-from an_jax.checkpoint import ModelCard, check_weights, is_checkpoint
+from an_jax.checkpoint import ModelCard, check_weights, checkpoint_name, is_checkpoint
 from an_jax.data.folders import check_data_directory
 from an_jax.data.sets.alexnet_p import read_alexnet_p
 from an_jax.data.sets.image_sets import IMAGE_SETS
@@ -111,7 +110,7 @@ def find_checkpoints(paths: list[epath.Path]) -> dict[str, epath.Path]:
             inside = [path]
             ModelCard.read(path)
         for checkpoint in inside:
-            name = os.path.basename(os.path.normpath(checkpoint))  # also that of ".."
+            name = checkpoint_name(checkpoint)
             if name in checkpoints:
                 raise InputError(
                     f"two checkpoints are named {name}: {checkpoints[name]} and {checkpoint}; "
