@@ -18,7 +18,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         required=True,
         metavar="DIR",
-        help="a checkpoint, a training run, or a directory of these; may be gs://, or repeated",
+        help="a checkpoint, a training run, a step of it (RUN/checkpoints/STEP), or a directory of "
+        "these; may be gs://, or repeated",
     )
     add(
         "--data_dir",
@@ -28,7 +29,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--datasets",
         default="imagenet-1k",
-        help='comma-separated names, "published" (eight sets) or "all" (default: %(default)s)',
+        help='comma-separated names, "published" (eight sets), "all", or NAME=PATH for class '
+        "folders of your own (default: %(default)s)",
     )
     add("--output_dir", required=True, help="directory of the results; may be gs://")
     add("--batch_size", type=int, default=64, help="global batch size (default: %(default)s)")
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from an_jax import parallel
     from an_jax.buckets import check_bucket
-    from an_jax.data.sets.test_sets import expand_names
+    from an_jax.data.sets.own_sets import parse_datasets
     from an_jax.devices import check_devices, describe_devices
     from an_jax.evaluation.inputs import Settings, open_inputs
     from an_jax.evaluation.published import compare_published
@@ -83,8 +85,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--batch_size must be at least 1")
     checkpoints, output_dir = [*map(absolute, args.checkpoint)], absolute(args.output_dir)
     overrides = {key: getattr(args, key) for key in ("image_size", "crop_pct", "interpolation")}
+    datasets, own_folders = parse_datasets(args.datasets)
     settings = Settings(
-        datasets=expand_names(args.datasets),
+        datasets=datasets,
+        own_folders=own_folders,
         data_dir=args.data_dir,
         output_dir=output_dir,
         batch_size=args.batch_size,

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 
 from an_jax import functional, parallel, zoo
 from an_jax.buckets import check_bucket
+from an_jax.data.sets.class_index import imagenet_names
 from an_jax.errors import InputError, one_line
 from an_jax.files import (
     absolute,
@@ -56,18 +57,32 @@ class ModelCard:
     preprocessing: zoo.Preprocessing
     source: dict
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes; their numbers if these are unknown."""
+        if "classes" in self.source:
+            return self.source["classes"]
+        if self.num_classes == 1000:
+            return imagenet_names()
+        return [str(label) for label in range(self.num_classes)]
+
     @classmethod
     def read(cls, checkpoint: str | os.PathLike) -> "ModelCard":
-        """Reads CHECKPOINT/model.json. Raises InputError if it is missing or invalid."""
+        """Reads model.json of a checkpoint, or of the run that a step belongs to.
+
+        Raises:
+            InputError: it is missing or invalid.
+        """
         path = absolute(checkpoint)
         if not path.is_dir():
             restore_interrupted(path.parent)
         if not path.is_dir():
             raise InputError(f"no checkpoint at {path}: there is no such directory")
-        if not (path / CARD).is_file():
+        file = _card_directory(path) / CARD
+        if not file.is_file():
             raise InputError(f"{path} is not a checkpoint of this project: it has no {CARD}")
         try:
-            fields = json.loads((path / CARD).read_text())
+            fields = json.loads(file.read_text())
             values = fields["preprocessing"].items()
             values = {key: tuple(v) if isinstance(v, list) else v for key, v in values}
             fields["preprocessing"] = zoo.Preprocessing(**values)
@@ -76,7 +91,7 @@ class ModelCard:
             if not (isinstance(card.num_classes, int) and isinstance(card.source, dict)):
                 raise TypeError("num_classes must be an integer, source an object")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"{path / CARD} is damaged or of another version: {error}") from error
+            raise InputError(f"{file} is damaged or of another version: {error}") from error
         return card
 
     def write(self, checkpoint: str | os.PathLike) -> None:
@@ -87,7 +102,19 @@ class ModelCard:
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
     """Returns whether `path` looks like a checkpoint of this project."""
-    return (absolute(path) / CARD).is_file()
+    return (_card_directory(absolute(path)) / CARD).is_file()
+
+
+def checkpoint_name(path: epath.Path) -> str:
+    """Returns the name of a checkpoint's directory; RUN-checkpoints-STEP for a step of a run."""
+    is_step = _card_directory(path) != path
+    return "-".join(epath.Path(os.path.normpath(path)).parts[-3 if is_step else -1 :])
+
+
+def _card_directory(path: epath.Path) -> epath.Path:
+    """Returns the directory of a checkpoint's model.json: for a step of a run, the run's."""
+    is_step = path.name.isdecimal() and path.parent.name in (STEPS, BEST)
+    return path.parent.parent if is_step and not (path / CARD).is_file() else path
 
 
 def why_foreign(path: epath.Path) -> str | None:
@@ -105,10 +132,11 @@ def why_foreign(path: epath.Path) -> str | None:
 def load_model(
     path: str | os.PathLike, *, with_classifier: bool = True, dtype: DTypeLike = jnp.float32
 ) -> nnx.Module:
-    """Loads a converted checkpoint, or the best step of a training run, as a model in eval mode.
+    """Loads a converted checkpoint, or a step of a training run, as a model in eval mode.
 
     Args:
-        path: directory of the checkpoint or training run.
+        path: directory of the checkpoint; of a training run, which stands for its best step; or of
+            a step, RUN/checkpoints/STEP or RUN/best/STEP.
         with_classifier: False leaves the classifier out.
         dtype: compute dtype, float32 or bfloat16. Logits are float32.
 

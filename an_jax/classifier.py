@@ -14,7 +14,6 @@ from an_jax import functional
 from an_jax.checkpoint import ModelCard, load_model
 from an_jax.data.eval_pipeline import eval_batches
 from an_jax.data.images.normalization import normalize_images
-from an_jax.data.sets.class_index import imagenet_names
 from an_jax.data.sources import ImageList
 from an_jax.errors import InputError, check_utf8, file_errors, with_advice
 from an_jax.files import absolute
@@ -50,7 +49,7 @@ class ImageClassifier:
     """
 
     def __init__(self, model: nnx.Module, card: ModelCard, batch_size: int):
-        self.names = _class_names(card)
+        self.names = card.class_names
         self.preprocessing = card.preprocessing
         self._batch_size = batch_size
         definition, *self._weights = functional.split(model)
@@ -101,22 +100,16 @@ class ImageClassifier:
 
 
 def load_classifier(path: str | os.PathLike, *, batch_size: int = 32) -> ImageClassifier:
-    """Loads a checkpoint, or the best step of a training run, as a classifier of pictures.
+    """Loads a checkpoint, or a step of a training run, as a classifier of pictures.
 
     Args:
-        path: directory of the checkpoint or run; may be gs://.
+        path: directory of the checkpoint, run or step, as for `load_model`; may be gs://.
         batch_size: pictures that the model sees at a time.
 
     Raises:
         InputError: the checkpoint is missing or damaged.
     """
     return ImageClassifier(load_model(path), ModelCard.read(path), batch_size)
-
-
-def _class_names(card: ModelCard) -> Sequence[str]:
-    if "classes" in card.source:
-        return card.source["classes"]
-    return imagenet_names() if card.num_classes == 1000 else list(map(str, range(card.num_classes)))
 
 
 def _name(picture: Picture, position: int) -> str:

@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m an_jax.predict", description=__doc__)
     parser.add_argument("pictures", nargs="+", help="files, or folders of images; may be gs://")
     parser.add_argument(
-        "--checkpoint", required=True, help="a checkpoint or training run; may be gs://"
+        "--checkpoint",
+        required=True,
+        help="a checkpoint, training run or step of it (RUN/checkpoints/STEP); may be gs://",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--picture", metavar="PNG", help="draw the pictures with their classes")

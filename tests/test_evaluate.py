@@ -117,6 +117,7 @@ def test_reports(tmp_path, capsys, checkpoints, data_dir, images, labels, probab
 
     one, two = results(out)
     num_params = functional.count(random_split().params)
+    gap = abs(probabilities.max(axis=1).mean() - TOP1)  # of so few images there is one bin
     assert one == {
         "model": "one",
         "architecture": NAME,
@@ -125,6 +126,8 @@ def test_reports(tmp_path, capsys, checkpoints, data_dir, images, labels, probab
         "expected": 50000,
         "top1": TOP1,
         "top5": TOP5,
+        "nll": pytest.approx(-np.log(probabilities[np.arange(30), labels]).mean(), rel=1e-4),
+        "rms_calibration_error": pytest.approx(gap, abs=1e-4),
         "num_params": num_params,
         "image_size": 16,
         "crop_pct": 1.0,

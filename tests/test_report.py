@@ -82,15 +82,16 @@ def test_table():
 def test_table_of_other_scores():
     calibration = {"unrestricted_top1": 0.0125, "rms_calibration_error": 0.5, "aurra": 0.25}
     results = [
-        result("a"),
+        result("a", scores={"top1": 0.1, "top5": 0.2, "nll": 1.25, "rms_calibration_error": 0.125}),
         result("a", "imagenet-a", scores={"top1": 0.1, "top5": 0.2, **calibration}),
         result("b", "imagenet-o", scores={"top1": 0.016, "top5": 0.05, "aupr": 0.2}),
     ]
-    assert report.markdown(results).splitlines()[-4:] == [
-        "| Model | Test set | unrestricted top-1 | RMS calibration error | AURRA | AUPR |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-        "| a | imagenet-a | 0.013 | 0.500 | 0.250 |  |",
-        "| b | imagenet-o |  |  |  | 0.200 |",
+    assert report.markdown(results).splitlines()[-5:] == [
+        "| Model | Test set | NLL | RMS calibration error | unrestricted top-1 | AURRA | AUPR |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| a | imagenet-1k | 1.250 | 0.125 |  |  |  |",
+        "| a | imagenet-a |  | 0.500 | 0.013 | 0.250 |  |",
+        "| b | imagenet-o |  |  |  |  | 0.200 |",
     ]
 
 
@@ -165,7 +166,7 @@ def test_directory_is_not_replaced(tmp_path, name):
         ("results.json", "[", "JSONDecodeError"),
         ("results.json", '{"accuracy": 0.5}', "TypeError"),
         ("results.json", '[{"model": "a", "dataset": "imagenet-1k"}]', "KeyError"),
-        ("results.json", '[{"model": "a", "dataset": "cifar"}]', "unknown test set 'cifar'"),
+        ("results.json", '[{"model": "a", "dataset": "../cifar"}]', "'../cifar' is not a test set"),
         ("results.md", "mine", "has a results.md but no results.json"),
         ("results-imagenet.csv", "model,top1", "has a results-imagenet.csv but no results.json"),
         ("bn_against_an.png", "mine", "has a bn_against_an.png but no results.json"),

@@ -69,6 +69,11 @@ def top(labels, probabilities, k, classes=range(1000)):
     return np.mean([label in row for label, row in zip(labels, best, strict=True)])
 
 
+def nll(labels, probabilities):
+    """Returns the mean negative log-likelihood of labels, which are columns."""
+    return -np.mean(np.log([row[label] for label, row in zip(labels, probabilities, strict=True)]))
+
+
 def select_classes(truth, name, classes):
     labels, _, probabilities = truth(name)
     kept = np.isin(labels, classes)
@@ -83,6 +88,10 @@ def test_accuracy(evaluated, truth, name):
     assert entry["n"] == len(labels)
     assert entry["top1"] == top(labels, probabilities, 1)
     assert entry["top5"] == top(labels, probabilities, 5)
+    assert entry["nll"] == pytest.approx(nll(labels, probabilities), rel=1e-4)
+    is_correct = probabilities.argmax(axis=1) == labels
+    gap = probabilities.max(axis=1).mean() - is_correct.mean()  # of so few images there is one bin
+    assert entry["rms_calibration_error"] == pytest.approx(abs(gap), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +112,8 @@ def test_accuracy_in_a_subset(evaluated, truth, name, images, classes):
     assert entry["unrestricted_top1"] == top(labels, probabilities, 1)
     restricted = probabilities[:, subset(classes)]
     restricted /= restricted.sum(axis=1, keepdims=True)
+    columns = np.searchsorted(subset(classes), labels)
+    assert entry["nll"] == pytest.approx(nll(columns, restricted), rel=1e-4)
     right = np.array(subset(classes))[restricted.argmax(axis=1)] == labels
     gap = restricted.max(axis=1).mean() - right.mean()  # of so few images there is one bin
     assert entry["rms_calibration_error"] == pytest.approx(abs(gap), abs=1e-4)
@@ -194,6 +205,7 @@ def test_imagenet_c(tmp_path, small_checkpoint, archives, monkeypatch, extra):
             source.labels,
             {ALL: (source.labels[:, None] + orders) % 1000},
             {ALL: np.zeros(orders.shape, np.float32)},
+            {ALL: np.zeros(len(orders), np.float32)},
         )
         is_cropped[name] = options["is_cropped"]
         return predictions[name]
@@ -229,7 +241,7 @@ def test_imagenet_c_with_the_model(tmp_path, small_checkpoint, archives, truth):
 def test_imagenet_c_without_the_extra_corruptions():
     """imagenet-c is scored without its extra corruptions, or with those that are complete."""
     ranks = np.array([[3, 2, 1, 0, 5], [7, 1, 2, 3, 4]])
-    one = Predictions(np.array([b"a", b"b"]), np.array([3, 4]), {ALL: ranks}, {})
+    one = Predictions(np.array([b"a", b"b"]), np.array([3, 4]), {ALL: ranks}, {}, {})
     test_set = TEST_SETS["imagenet-c"]
     references = References(None, None)
     for available in (test_set.optional_sets[:-1], ()):  # the last corruption lacks a severity
@@ -280,7 +292,8 @@ def test_imagenet_p(evaluated, small_checkpoint, archives):
 def test_imagenet_p_without_alexnet():
     def load(name):
         names = np.array([f"{name}.mp4#{i}".encode() for i in range(3)])
-        return Predictions(names, np.zeros(3, np.int32), {ALL: np.tile(np.arange(5), (3, 1))}, {})
+        classes = {ALL: np.tile(np.arange(5), (3, 1))}
+        return Predictions(names, np.zeros(3, np.int32), classes, {}, {})
 
     n, scores = score(TEST_SETS["imagenet-p"], load, References(None, None))
     assert n == 3 * len(PERTURBATIONS)

@@ -79,6 +79,7 @@ def test_damaged_predictions_are_not_loaded(tmp_path):
         np.array([3, 4], np.int32),
         {ALL: np.arange(10, dtype=np.int32).reshape(2, 5)},
         {ALL: np.full((2, 5), 0.125, np.float32)},
+        {ALL: np.array([0.5, 0.25], np.float32)},
     )
     files = PredictionFiles(tmp_path, {"imagenet-1k": "key"})
     path = tmp_path / "imagenet-1k.npz"

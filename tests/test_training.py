@@ -5,18 +5,22 @@ import json
 import time
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from etils import epath
 
+import evaluate
 from an_jax import load_model
 from an_jax.checkpoint import best_step
 from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
+from an_jax.errors import InputError
 from an_jax.training import curves, loop, profile, validation
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.log import epoch_metrics, is_best
 from an_jax.training.log_files import read_lines
 from an_jax.training.messages import describe_epoch
+from convert import bridge
 from tests.digits_runs import config, new_state
 from tests.pictures import SPOILT
 
@@ -31,6 +35,25 @@ def test_a_run_writes_metrics_curves_and_the_best_model(finished):
     model = load_model(finished)
     assert model(jnp.zeros((1, 16, 16, 3))).shape == (1, 10)
     assert json.loads((finished / "config.json").read_text())["batch_size"] == 240
+
+
+def test_any_step_of_a_run_is_a_checkpoint(finished, tmp_path):
+    arguments = ["--checkpoint", str(finished / "checkpoints"), "--output_dir", str(tmp_path)]
+    assert evaluate.main([*arguments, "--datasets", "digits", "--batch_size", "240"]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    accuracies = {result["model"]: (result["top1"], result["top5"]) for result in results}
+    assert accuracies == {
+        f"{finished.name}-checkpoints-{epoch['step']}": (epoch["val_top1"], epoch["val_top5"])
+        for epoch in curves.read_metrics(finished)
+    }
+    best, images = finished / "best" / str(best_step(finished)), jnp.ones((1, 16, 16, 3))
+    np.testing.assert_array_equal(load_model(best)(images), load_model(finished)(images))
+    pths = [tmp_path / name / "x.pth" for name in ("best", "run")]
+    for checkpoint, pth in zip((best, finished), pths, strict=True):
+        bridge.to_torch(checkpoint, pth)
+    assert pths[0].read_bytes() == pths[1].read_bytes()
+    with pytest.raises(InputError, match="checkpoints/7: there is no such directory"):
+        load_model(finished / "checkpoints/7")
 
 
 def test_lines_about_steps(finished):

@@ -51,6 +51,7 @@ class DispatchedStep(NamedTuple):
     counts: Counts
     classes: dict[str, jax.Array]
     confidence: dict[str, jax.Array]
+    nll: dict[str, jax.Array]
 
 
 def top_predictions(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -91,8 +92,8 @@ class Evaluator:
         replicated, sharded = parallel.replicated(mesh), parallel.batched(mesh)
         self._step = jax.jit(
             self._eval_step,
-            in_shardings=(replicated, replicated, sharded, sharded, sharded),
-            out_shardings=(replicated, sharded, sharded),
+            in_shardings=(replicated, replicated, sharded, sharded, sharded, sharded),
+            out_shardings=(replicated, sharded, sharded, sharded),
         )
 
     def __call__(
@@ -141,18 +142,22 @@ class Evaluator:
         params: functional.Arrays,
         batch_stats: functional.Arrays,
         images: jax.Array,
+        labels: jax.Array,
         mask: jax.Array,
         failed: jax.Array,
-    ) -> tuple[Counts, dict[str, jax.Array], dict[str, jax.Array]]:
+    ) -> tuple[Counts, dict[str, jax.Array], dict[str, jax.Array], dict[str, jax.Array]]:
         images = normalize_images(images, self._preprocessing)
         logits = functional.apply_eval(self._definition, params, batch_stats, images)
         not_finite = mask & ~jnp.isfinite(logits).all(axis=-1)
         counts = Counts(*(jnp.sum(f, dtype=jnp.int32) for f in (mask, not_finite, failed)))
-        classes, confidence = {}, {}
-        for space, labels in self._spaces.items():
-            columns, confidence[space] = top_predictions(logits[:, labels])
-            classes[space] = jnp.asarray(labels, jnp.int32)[columns]
-        return counts, classes, confidence
+        classes, confidence, nll = {}, {}, {}
+        for space, members in self._spaces.items():
+            columns, confidence[space] = top_predictions(logits[:, members])
+            classes[space] = jnp.asarray(members, jnp.int32)[columns]
+            is_label = members == labels[:, None]
+            log_probability = jax.nn.log_softmax(logits[:, members])
+            nll[space] = -jnp.max(log_probability, axis=-1, initial=-jnp.inf, where=is_label)
+        return counts, classes, confidence, nll
 
     def _dispatch(
         self,
@@ -167,7 +172,8 @@ class Evaluator:
             preprocessing = dataclasses.replace(preprocessing, crop_pct=1.0)
         for batch, error in lockstep_batches(source, self._batch_size, preprocessing):
             failed = np.full(len(batch["mask"]), error is not None)
-            arrays = parallel.shard_batch((batch["image"], batch["mask"], failed), self._mesh)
+            arrays = (batch["image"], batch["label"], batch["mask"], failed)
+            arrays = parallel.shard_batch(arrays, self._mesh)
             yield DispatchedStep(batch, error, *self._step(params, batch_stats, *arrays))
 
 
@@ -194,6 +200,6 @@ def _check(step: DispatchedStep, title: str) -> None:
 
 def _local_predictions(step: DispatchedStep) -> Predictions:
     """Returns the predictions for this process's images."""
-    classes, confidence = jax.tree.map(parallel.local_rows, (step.classes, step.confidence))
+    scores = jax.tree.map(parallel.local_rows, (step.classes, step.confidence, step.nll))
     batch = step.batch
-    return Predictions(batch["filename"], batch["label"], classes, confidence).select(batch["mask"])
+    return Predictions(batch["filename"], batch["label"], *scores).select(batch["mask"])

@@ -3,18 +3,18 @@
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Iterable
 from typing import Any
 
 from etils import epath
 
 from an_jax import parallel
-from an_jax.checkpoint import ModelCard, check_weights, is_checkpoint
+from an_jax.checkpoint import ModelCard, check_weights, checkpoint_name, is_checkpoint
 from an_jax.data.folders import check_data_directory
 from an_jax.data.sets.image_sets import IMAGE_SETS
 from an_jax.data.sets.opening import Source
-from an_jax.data.sets.test_sets import TEST_SETS, TestSet
+from an_jax.data.sets.own_sets import open_own_set
+from an_jax.data.sets.test_sets import TEST_SETS, TestSet, own_test_set
 from an_jax.errors import InputError, check_utf8, file_errors, with_advice
 from an_jax.evaluation.opening import open_test_sets
 from an_jax.evaluation.prediction_files import predictions_directory
@@ -30,7 +30,8 @@ class Settings:
     """Settings of an evaluation.
 
     Attributes:
-        datasets: names in TEST_SETS.
+        datasets: names in TEST_SETS and in `own_folders`.
+        own_folders: name -> directory of class folders of one's own.
         data_dir: directory of the test sets; None if they come with a package.
         output_dir: directory of the results and predictions.
         batch_size: global batch size.
@@ -42,6 +43,7 @@ class Settings:
     """
 
     datasets: list[str]
+    own_folders: dict[str, str]
     data_dir: str | None
     output_dir: epath.Path
     batch_size: int
@@ -105,7 +107,7 @@ def find_checkpoints(paths: list[epath.Path]) -> dict[str, epath.Path]:
             inside = [path]
             ModelCard.read(path)
         for checkpoint in inside:
-            name = os.path.basename(os.path.normpath(checkpoint))  # also that of ".."
+            name = checkpoint_name(checkpoint)
             if name in checkpoints:
                 raise InputError(
                     f"two checkpoints are named {name}: {checkpoints[name]} and {checkpoint}; "
@@ -161,16 +163,20 @@ def _open(paths: list[epath.Path], settings: Settings) -> Inputs:
         card = ModelCard.read(path)
         preprocessing = dataclasses.replace(card.preprocessing, **settings.preprocessing)
         models.append(Model(name, path, card, preprocessing))
-    test_sets = {name: TEST_SETS[name] for name in settings.datasets}
+    test_sets = {name: TEST_SETS[name] for name in settings.datasets if name in TEST_SETS}
     _check_classes(models, test_sets)
+    own_sources = _open_own_sets(models, settings.own_folders)
     if settings.data_dir is not None:
         check_data_directory(settings.data_dir)
     sources, references = open_test_sets(test_sets, settings.data_dir, settings.allow_partial)
+    sources |= own_sources
+    test_sets |= {name: own_test_set(name, len(source)) for name, source in own_sources.items()}
     test_sets = {
         name: dataclasses.replace(
-            test_set, optional_sets=tuple(s for s in test_set.optional_sets if s in sources)
+            test_sets[name],
+            optional_sets=tuple(s for s in test_sets[name].optional_sets if s in sources),
         )
-        for name, test_set in test_sets.items()
+        for name in settings.datasets
     }
     for model in models:
         check_weights(model.path)
@@ -186,6 +192,27 @@ def _check_classes(models: list[Model], test_sets: dict[str, TestSet]) -> None:
                     f"{model.name} has {model.card.num_classes} classes, {image_set} has "
                     f"{expected}: choose other --datasets or another --checkpoint"
                 )
+
+
+def _open_own_sets(models: list[Model], folders: dict[str, str]) -> dict[str, Source]:
+    """Opens the class folders of one's own, and notes how many classes have none."""
+    if not folders:
+        return {}
+    class_names = models[0].card.class_names
+    for model in models:
+        if [*model.card.class_names] != [*class_names]:
+            raise InputError(
+                f"{models[0].name} and {model.name} have different classes: evaluate them on "
+                f"{', '.join(folders)} one after the other, with the same --output_dir"
+            )
+    sources: dict[str, Source] = {}
+    for name, root in folders.items():
+        source = open_own_set(root, class_names)
+        num_missing = len(class_names) - len(set(source.labels.tolist()))
+        if num_missing and parallel.is_main_process():
+            print(f"note: {name}: {num_missing} of the {len(class_names)} classes have no folder")
+        sources[name] = source
+    return sources
 
 
 def _make_output(models: Iterable[str], output_dir: epath.Path) -> None:

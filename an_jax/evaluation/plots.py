@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from an_jax.data.sets.test_sets import TEST_SETS
+from an_jax.data.sets.test_sets import get_test_set
 from an_jax.evaluation.result import Result
 
 FILES = (
@@ -43,7 +43,7 @@ def figures(results: list[Result]) -> dict[str, Figure]:
     shifted = {
         (model, dataset): (top1[model, clean], accuracy)
         for (model, dataset), accuracy in top1.items()
-        if (clean := TEST_SETS[dataset].clean) and (model, clean) in top1
+        if (clean := get_test_set(dataset).clean) and (model, clean) in top1
     }
     drawings = {}
     if top1:

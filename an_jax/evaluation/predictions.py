@@ -37,12 +37,15 @@ class Predictions:
         classes: label space -> its five most probable classes, best first; int32 [n, 5].
             A model of fewer than five classes has fewer columns.
         confidence: label space -> their softmax probabilities within the space; float32 [n, 5].
+        nll: label space -> negative log-likelihood of the label within the space, in nats; float32
+            [n]. Infinite if the label is not in the space.
     """
 
     filenames: np.ndarray
     labels: np.ndarray
     classes: dict[str, np.ndarray]
     confidence: dict[str, np.ndarray]
+    nll: dict[str, np.ndarray]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,6 +57,7 @@ class Predictions:
             self.labels[is_selected],
             {space: values[is_selected] for space, values in self.classes.items()},
             {space: values[is_selected] for space, values in self.confidence.items()},
+            {space: values[is_selected] for space, values in self.nll.items()},
         )
 
     def restrict(self, spaces: Collection[str]) -> "Predictions":
@@ -62,6 +66,7 @@ class Predictions:
             self,
             classes={space: values for space, values in self.classes.items() if space in spaces},
             confidence={s: values for s, values in self.confidence.items() if s in spaces},
+            nll={space: values for space, values in self.nll.items() if space in spaces},
         )
 
     def save(self, path: epath.Path, key: str) -> None:
@@ -73,6 +78,7 @@ class Predictions:
         arrays: dict[str, Any] = {"filenames": self.filenames, "labels": self.labels}
         arrays |= {f"classes/{space}": values for space, values in self.classes.items()}
         arrays |= {f"confidence/{space}": values for space, values in self.confidence.items()}
+        arrays |= {f"nll/{space}": values for space, values in self.nll.items()}
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, key=np.array(key), **arrays)
 
@@ -89,6 +95,7 @@ class Predictions:
                     file["labels"],
                     {space: file[f"classes/{space}"] for space in spaces},
                     {space: file[f"confidence/{space}"] for space in spaces},
+                    {space: file[f"nll/{space}"] for space in spaces},
                 )
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
@@ -130,4 +137,5 @@ def gather(parts: list[Predictions], n: int) -> Predictions:
         join(*(part.labels for part in parts)),
         jax.tree.map(join, *(part.classes for part in parts)),
         jax.tree.map(join, *(part.confidence for part in parts)),
+        jax.tree.map(join, *(part.nll for part in parts)),
     )

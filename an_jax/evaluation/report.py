@@ -1,10 +1,11 @@
 """Writes results as Markdown tables, JSON, timm's CSV files and pictures."""
 
+import fnmatch
 from collections.abc import Iterable, Iterator
 
 from etils import epath
 
-from an_jax.data.sets.test_sets import TEST_SETS
+from an_jax.data.sets.test_sets import get_test_set
 from an_jax.errors import InputError
 from an_jax.evaluation import plots, timm_csv
 from an_jax.evaluation.result import Result
@@ -18,8 +19,9 @@ _SINGLE_SCORES = {
     "imagenet-p": ("mean_flip_probability", "mean flip probability"),
 }
 _EXTRA_SCORES = {
-    "unrestricted_top1": "unrestricted top-1",
+    "nll": "NLL",
     "rms_calibration_error": "RMS calibration error",
+    "unrestricted_top1": "unrestricted top-1",
     "aurra": "AURRA",
     "aupr": "AUPR",
     "relative_mce": "relative mCE",
@@ -36,9 +38,9 @@ def check_report(output_dir: epath.Path) -> None:
         InputError: a file of that name exists without results.json, or results.json is not one of
             this project.
     """
-    tables = (test_set.csv for test_set in TEST_SETS.values())
-    names = {RESULTS, TABLE, timm_csv.METADATA, *tables, *plots.FILES}
     present = {path.name for path in output_dir.iterdir()} if output_dir.is_dir() else set()
+    tables = fnmatch.filter(present, "results-*.csv")
+    names = {RESULTS, TABLE, timm_csv.METADATA, *tables, *plots.FILES}
     for name in sorted(names & present):
         if RESULTS not in present:
             raise InputError(
@@ -103,7 +105,7 @@ def markdown(results: list[Result]) -> str:
 def _counts(result: Result) -> Iterator[tuple[str, str, int, int]]:
     """Yields test set, name, value and expected value of each number of images."""
     yield result.dataset, "n", result.n, result.expected
-    for key, expected in TEST_SETS[result.dataset].other_counts.items():
+    for key, expected in get_test_set(result.dataset).other_counts.items():
         if key in result.scores:
             yield result.dataset, key, result.scores[key], expected
 

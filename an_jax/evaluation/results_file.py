@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from an_jax.data.sets.test_sets import TEST_SETS
+from an_jax.data.sets.test_sets import get_test_set
 from an_jax.errors import InputError
 from an_jax.evaluation.result import Result
 
@@ -40,8 +40,7 @@ def read_results(output_dir: epath.Path) -> list[Result]:
 
 
 def _read_entry(entry: Mapping[str, Any]) -> Result:
-    if entry["dataset"] not in TEST_SETS:
-        raise ValueError(f"unknown test set {entry['dataset']!r}")
+    get_test_set(entry["dataset"])  # checks the name, since files are named by it
     fields = {name: entry[name] for name in _FIELDS}
     return Result(**fields, scores={k: v for k, v in entry.items() if k not in fields})
 

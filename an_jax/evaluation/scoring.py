@@ -50,19 +50,39 @@ def score(test_set: TestSet, load: Load, references: References) -> tuple[int, S
 
 
 def _accuracy(test_set: TestSet, load: Load, references: References) -> tuple[int, Scores]:
-    """Top-1 and top-5 accuracy; on a subset of classes (ImageNet-A and -R) calibration too."""
+    """Top-1 and top-5 accuracy, negative log-likelihood, and calibration."""
+    predictions, space = scored_predictions(test_set, load)
+    confidence = predictions.confidence[space][:, 0]
+    is_correct = predictions.classes[space][:, 0] == predictions.labels
+    scores: Scores = {
+        **_top_accuracies(predictions, space),
+        "nll": float(np.mean(predictions.nll[space], dtype=np.float64)),
+        "rms_calibration_error": metrics.rms_calibration_error(confidence, is_correct),
+    }
+    if space != ALL:  # ImageNet-A and -R
+        scores["unrestricted_top1"] = _top_accuracies(predictions)["top1"]
+        scores["aurra"] = metrics.aurra(confidence, is_correct)
+    return len(predictions), scores
+
+
+def scored_predictions(test_set: TestSet, load: Load) -> tuple[Predictions, str]:
+    """Returns the predictions that a test set with the metric "accuracy" scores.
+
+    Args:
+        test_set: an entry of TEST_SETS, or of class folders of one's own.
+        load: returns the predictions for its image set.
+
+    Returns:
+        The predictions for the images of the set's classes, and the label space in which they are
+        scored.
+
+    Raises:
+        InputError: no image has a class of the test set.
+    """
     predictions = load(test_set.image_sets[0])
     if test_set.classes is None:
-        return len(predictions), {**_top_accuracies(predictions)}
-    predictions = _select_classes(predictions, test_set.classes)
-    confidence = predictions.confidence[test_set.classes][:, 0]
-    is_correct = predictions.classes[test_set.classes][:, 0] == predictions.labels
-    return len(predictions), {
-        **_top_accuracies(predictions, test_set.classes),
-        "unrestricted_top1": _top_accuracies(predictions)["top1"],
-        "rms_calibration_error": metrics.rms_calibration_error(confidence, is_correct),
-        "aurra": metrics.aurra(confidence, is_correct),
-    }
+        return predictions, ALL
+    return _select_classes(predictions, test_set.classes), test_set.classes
 
 
 def _real(test_set: TestSet, load: Load, references: References) -> tuple[int, Scores]:

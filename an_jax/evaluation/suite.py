@@ -5,18 +5,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from etils import epath
 from jax.sharding import Mesh
 
 from an_jax import functional, parallel
 from an_jax.checkpoint import load_model
 from an_jax.data.sets.image_sets import IMAGE_SETS
 from an_jax.data.sets.opening import Source
+from an_jax.evaluation.class_files import write_class_files
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.inputs import Inputs, Model, Settings
 from an_jax.evaluation.prediction_files import PredictionFiles, make_keys, predictions_directory
 from an_jax.evaluation.result import Result
 from an_jax.evaluation.results_file import check_comparable_rows
-from an_jax.evaluation.scoring import score
+from an_jax.evaluation.scoring import score, scored_predictions
 from an_jax.out_of_memory import explain_lack_of_memory
 from an_jax.watchdog import note_progress
 
@@ -62,7 +64,7 @@ def evaluate_models(inputs: Inputs, settings: Settings) -> Iterator[list[Result]
         files = PredictionFiles(predictions_directory(settings.output_dir, model.name), keys)
         _predict(model, split, inputs.sources, files, settings, mesh)
         results = parallel.on_main_process(
-            functools.partial(_score, model.name, described, inputs, files)
+            functools.partial(_score, model, described, inputs, files, settings.output_dir)
         )
         note_progress(f"the scores of {model.name}")
         yield results or []
@@ -90,7 +92,7 @@ def _predict(
                     batch_stats,
                     source,
                     title=f"{model.name} on {image_set}",
-                    is_cropped=IMAGE_SETS[image_set].is_cropped,
+                    is_cropped=image_set in IMAGE_SETS and IMAGE_SETS[image_set].is_cropped,
                 )
             parallel.on_main_process(functools.partial(files.save, image_set, predictions))
         if settings.save_predictions:
@@ -99,15 +101,39 @@ def _predict(
 
 
 def _score(
-    model: str, described: Mapping[str, Any], inputs: Inputs, files: PredictionFiles
+    model: Model,
+    described: Mapping[str, Any],
+    inputs: Inputs,
+    files: PredictionFiles,
+    output_dir: epath.Path,
 ) -> list[Result]:
-    """Scores a model on every test set; `described` has the other fields of the results."""
+    """Scores a model on every test set, and writes the files on classes.
+
+    Args:
+        model: the model.
+        described: the fields of its results besides the test set's.
+        inputs: has the test sets.
+        files: the model's predictions.
+        output_dir: directory of the results.
+    """
     results = []
     for dataset, test_set in inputs.test_sets.items():
         n, scores = score(test_set, files.load, inputs.references)
-        note_progress(f"the score of {model} on {dataset}")
-        expected = test_set.num_images
+        if test_set.metric == "accuracy":
+            write_class_files(
+                output_dir / "classes" / model.name / dataset,
+                *scored_predictions(test_set, files.load),
+                model.card.class_names,
+            )
+        note_progress(f"the score of {model.name} on {dataset}")
         results.append(
-            Result(model=model, dataset=dataset, n=n, expected=expected, scores=scores, **described)
+            Result(
+                model=model.name,
+                dataset=dataset,
+                n=n,
+                expected=test_set.num_images,
+                scores=scores,
+                **described,
+            )
         )
     return results

@@ -8,7 +8,7 @@ import csv
 import io
 from collections import defaultdict
 
-from an_jax.data.sets.test_sets import TEST_SETS
+from an_jax.data.sets.test_sets import TEST_SETS, get_test_set
 from an_jax.evaluation.result import Result
 from an_jax.zoo.released import RELEASED
 
@@ -31,7 +31,7 @@ def csv_files(results: list[Result]) -> dict[str, str]:
         by_dataset[result.dataset].append(result)
     files = {METADATA: _text(_metadata_rows(results))}
     for dataset, group in list(by_dataset.items()):
-        clean = TEST_SETS[dataset].clean
+        clean = get_test_set(dataset).clean
         if dataset == "imagenet-c":
             rows = _corruption_rows(group)
         elif dataset == "imagenet-p":
@@ -40,7 +40,7 @@ def csv_files(results: list[Result]) -> dict[str, str]:
             rows = [_accuracies(result) | _aupr(result) for result in _ranked(group)]
         else:
             rows = _shift_rows(_ranked(group), _ranked(by_dataset[clean]))
-        files[TEST_SETS[dataset].csv] = _text(rows)
+        files[get_test_set(dataset).csv] = _text(rows)
     return files
 
 
@@ -112,11 +112,13 @@ def _perturbation_rows(results: list[Result]) -> list[Row]:
 
 
 def _metadata_rows(results: list[Result]) -> list[Row]:
+    # All known test sets but the digits need a model with ImageNet's classes.
+    datasets = {name for name in TEST_SETS if not name.startswith("digits")}
+    in1k = {result.model for result in results if result.dataset in datasets}
     rows = {
         result.model: {
             "model": result.model,
-            # All test sets but the digits need a model with ImageNet's classes.
-            "pretrain": "" if result.dataset.startswith("digits") else "in1k",
+            "pretrain": "in1k" if result.model in in1k else "",
             "recipe": RELEASED[result.model].recipe.name if result.model in RELEASED else "",
             "norm": result.norm,
             "architecture": result.architecture,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 
 from an_jax.data.sets import digits
@@ -122,6 +123,36 @@ PUBLISHED = (
     "imagenet-a",
     "imagenet-o",
 )
+
+
+def own_test_set(name: str, num_images: int = 0) -> TestSet:
+    """Returns the row of class folders of one's own.
+
+    Args:
+        name: column of the results.
+        num_images: number of images in the folders.
+
+    Raises:
+        InputError: the name is not a file name, or is that of another test set or of its results.
+    """
+    own = _accuracy(name, num_images, clean=None)
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(
+            f"{name!r} is not a test set, and cannot name one: use letters, digits, '_', '-', '.'"
+        )
+    taken = {"published", "all", *TEST_SETS}
+    if name in taken or own.csv in {test_set.csv for test_set in TEST_SETS.values()}:
+        raise InputError(f"{name!r} is taken by another test set: choose another name")
+    return own
+
+
+def get_test_set(name: str) -> TestSet:
+    """Returns a row of TEST_SETS, or that of class folders of one's own.
+
+    Raises:
+        InputError: the name can be neither's.
+    """
+    return TEST_SETS.get(name) or own_test_set(name)
 
 
 def expand_names(names: str) -> list[str]:
