@@ -54,7 +54,7 @@ def read(data):
         return state_dict()
     if data[8:9] == b"{":
         return safetensors.torch.load(data)
-    content = torch.load(io.BytesIO(data), weights_only=False)
+    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
     return content.get("model", content.get("ema", content))
 
 
@@ -166,14 +166,14 @@ def test_mutated_contents(tmp_path, mutation, options):
 
 
 @pytest.mark.slow
-@fuzz(5000)
+@fuzz(2000)
 @given(mutated_bytes())
 def test_many_mutated_bytes(tmp_path, mutation):
     check_bytes(tmp_path / "x.pth", mutation)
 
 
 @pytest.mark.slow
-@fuzz(5000)
+@fuzz(2000)
 @given(mutated_contents(), FORMATS)
 def test_many_mutated_contents(tmp_path, mutation, options):
     check_content(tmp_path / "x.pth", mutation, options)

@@ -51,7 +51,7 @@ def test_logits(name, record_error):
 @pytest.mark.parametrize(
     ("name", "owner"),
     [
-        ("mobilenetv2_bn", "torchvision's"),
+        pytest.param("mobilenetv2_bn", "torchvision's", marks=pytest.mark.slow),
         ("mobilenetv2_bn/timm", "timm's"),
         pytest.param("densenet_121_bn", "torchvision's", marks=pytest.mark.slow),
     ],
