@@ -171,7 +171,7 @@ def test_a_file_system_that_fails(fails, monkeypatch):
     def refuse(*args):
         raise OSError(5, "Input/output error", "/data")
 
-    monkeypatch.setattr("an_jax.evaluation.inputs.open_image_set", refuse)
+    monkeypatch.setattr("an_jax.evaluation.opening.open_image_set", refuse)
     assert "/data'; wait until the network and the storage work" in fails()
 
 
