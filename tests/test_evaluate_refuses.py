@@ -139,7 +139,7 @@ def test_two_checkpoints_of_one_name(fails, tmp_path, checkpoints):
 
 def test_other_classes(fails, tmp_path):
     save(tmp_path / "ten", dataclasses.replace(CARD, num_classes=10))
-    message = "ten has 10 classes, imagenet-1k has 1000"
+    message = "ten has 10 classes, imagenet-1k has 1000: choose other --datasets (NAME=PATH for"
     assert message in fails(checkpoint=tmp_path / "ten")
 
 

@@ -185,6 +185,17 @@ def test_names_of_other_classes(tmp_path):
     assert open_own_set(str(tmp_path / "numbers"), ["5", "7"]).labels.tolist() == [1]
 
 
+def test_folders_in_a_bucket(bucket):
+    for folder in ("tench", "Tabby"):
+        (bucket.path / f"pets/{folder}/x.jpg").write_bytes(b"")
+    _, folders = parse_datasets(f"pets={bucket.path}/pets/")
+    source = open_own_set(folders["pets"], imagenet_names())
+    assert source.filenames == ["Tabby/x.jpg", "tench/x.jpg"]
+    assert source.labels.tolist() == [281, 0]
+    with pytest.raises(InputError, match=f"no data directory {bucket.path}/absent"):
+        open_own_set(f"{bucket.path}/absent", imagenet_names())
+
+
 @pytest.mark.parametrize(
     ("folders", "message"),
     [

@@ -11,7 +11,7 @@ from etils import epath
 
 import evaluate
 from an_jax import load_model
-from an_jax.checkpoint import best_step
+from an_jax.checkpoint import ModelCard, best_step, checkpoint_name
 from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError
@@ -23,6 +23,7 @@ from an_jax.training.messages import describe_epoch
 from convert import bridge
 from tests.digits_runs import config, new_state
 from tests.pictures import SPOILT
+from tests.small_model import CARD, save
 
 
 def test_a_run_writes_metrics_curves_and_the_best_model(finished):
@@ -54,6 +55,12 @@ def test_any_step_of_a_run_is_a_checkpoint(finished, tmp_path):
     assert pths[0].read_bytes() == pths[1].read_bytes()
     with pytest.raises(InputError, match="checkpoints/7: there is no such directory"):
         load_model(finished / "checkpoints/7")
+
+
+def test_a_converted_checkpoint_may_have_a_number_as_name(tmp_path):
+    checkpoint = epath.Path(save(tmp_path / "checkpoints/50"))
+    assert ModelCard.read(checkpoint) == CARD
+    assert checkpoint_name(checkpoint) == "50"
 
 
 def test_lines_about_steps(finished):

@@ -190,7 +190,8 @@ def _check_classes(models: list[Model], test_sets: dict[str, TestSet]) -> None:
             if model.card.num_classes != expected:
                 raise InputError(
                     f"{model.name} has {model.card.num_classes} classes, {image_set} has "
-                    f"{expected}: choose other --datasets or another --checkpoint"
+                    f"{expected}: choose other --datasets (NAME=PATH for class folders of your "
+                    "own) or another --checkpoint"
                 )
 
 
