@@ -7,7 +7,9 @@ collectives over part of an axis.
 
 import contextlib
 import json
+import pickle
 import platform
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -86,6 +88,31 @@ def on_main_process(function: Callable[[], T]) -> T | None:
     with failing_together():
         result = function() if is_main_process() else None
     return result
+
+
+def from_main_process(function: Callable[[], T]) -> T:
+    """Calls a function on process 0 alone; returns its result there, and copies of it elsewhere.
+
+    Args:
+        function: returns what pickle can copy.
+
+    Raises:
+        Exception: as `on_main_process` does; or a process cannot make its copy.
+    """
+    if jax.process_count() == 1:
+        return function()
+
+    def call() -> tuple[T, bytes]:
+        result = function()
+        return result, zlib.compress(pickle.dumps(result), level=1)
+
+    result, content = on_main_process(call) or (None, b"")
+    size = max_over_processes(len(content))
+    sent = np.frombuffer(content or bytes(size), np.uint8)
+    received = multihost_utils.broadcast_one_to_all(sent)
+    with failing_together():
+        copied = pickle.loads(zlib.decompress(received.tobytes())) if result is None else result
+    return copied
 
 
 @contextlib.contextmanager

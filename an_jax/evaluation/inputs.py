@@ -131,8 +131,22 @@ def open_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
             directory holds other files or cannot be written, or the processes have different
             settings, checkpoints or data.
     """
+    test_sets = {name: TEST_SETS[name] for name in settings.datasets}
     with parallel.failing_together():
-        inputs = _open(paths, settings)
+        models = _open_models(paths, settings, test_sets)
+        references = _read_references(test_sets, settings.data_dir)
+    open_sources = functools.partial(_open_sources, test_sets, settings, references)
+    sources = parallel.from_main_process(open_sources)
+    with parallel.failing_together():
+        for model in models:
+            check_weights(model.path)
+    test_sets = {
+        name: dataclasses.replace(
+            test_set, optional_sets=tuple(s for s in test_set.optional_sets if s in sources)
+        )
+        for name, test_set in test_sets.items()
+    }
+    inputs = Inputs(models, test_sets, sources, references)
     parallel.check_agreement(_fingerprints(settings, inputs))
     names = [model.name for model in inputs.models]
     parallel.on_main_process(functools.partial(_make_output, names, settings.output_dir))
@@ -154,8 +168,10 @@ def _fingerprints(settings: Settings, inputs: Inputs) -> dict[str, str]:
     return fingerprints
 
 
-def _open(paths: list[epath.Path], settings: Settings) -> Inputs:
-    """Opens all inputs, the quickest to check first."""
+def _open_models(
+    paths: list[epath.Path], settings: Settings, test_sets: dict[str, TestSet]
+) -> list[Model]:
+    """Finds the checkpoints and reads their cards, but not yet the weights."""
     checkpoints = find_checkpoints(paths)
     if settings.compare_published:
         check_comparable(checkpoints, settings.datasets)
@@ -164,24 +180,8 @@ def _open(paths: list[epath.Path], settings: Settings) -> Inputs:
         card = ModelCard.read(path)
         preprocessing = dataclasses.replace(card.preprocessing, **settings.preprocessing)
         models.append(Model(name, path, card, preprocessing))
-    test_sets = {name: TEST_SETS[name] for name in settings.datasets}
     _check_classes(models, test_sets)
-    if settings.data_dir is not None:
-        check_data_directory(settings.data_dir)
-    references = _read_references(test_sets, settings.data_dir)
-    sources = _open_sources(test_sets, settings)
-    test_sets = {
-        name: dataclasses.replace(
-            test_set, optional_sets=tuple(s for s in test_set.optional_sets if s in sources)
-        )
-        for name, test_set in test_sets.items()
-    }
-    validation = sources.get("imagenet-1k")
-    if references.real_labels and isinstance(validation, ImageList):
-        match_labels(validation.filenames, references.real_labels)  # checks the file names
-    for model in models:
-        check_weights(model.path)
-    return Inputs(models, test_sets, sources, references)
+    return models
 
 
 def _check_classes(models: list[Model], test_sets: dict[str, TestSet]) -> None:
@@ -201,13 +201,16 @@ def _read_references(test_sets: dict[str, TestSet], data_dir: str | None) -> Ref
         if metrics & {"real", "perturbation"}:
             raise InputError("the test sets need --data_dir")
         return References(None, None)
+    check_data_directory(data_dir)
     return References(
         real_labels=read_real_labels(data_dir) if "real" in metrics else None,
         alexnet_p=read_alexnet_p(data_dir) if "perturbation" in metrics else None,
     )
 
 
-def _open_sources(test_sets: dict[str, TestSet], settings: Settings) -> dict[str, Source]:
+def _open_sources(
+    test_sets: dict[str, TestSet], settings: Settings, references: References
+) -> dict[str, Source]:
     """Opens every image set of the test sets; optional ones may be missing."""
     required = [name for t in test_sets.values() for name in t.image_sets]
     optional = [name for t in test_sets.values() for name in t.optional_sets]
@@ -222,8 +225,12 @@ def _open_sources(test_sets: dict[str, TestSet], settings: Settings) -> dict[str
             raise
 
     with ThreadPoolExecutor(8) as pool:  # listing a set on gs:// takes seconds
-        sources = list(pool.map(open_one, names))
-    return {n: source for n, source in zip(names, sources, strict=True) if source is not None}
+        opened = list(pool.map(open_one, names))
+    sources = {n: source for n, source in zip(names, opened, strict=True) if source is not None}
+    validation = sources.get("imagenet-1k")
+    if references.real_labels and isinstance(validation, ImageList):
+        match_labels(validation.filenames, references.real_labels)  # checks the file names
+    return sources
 
 
 def _make_output(models: Iterable[str], output_dir: epath.Path) -> None:

@@ -61,10 +61,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
 
 def _open_train_set(config: ml_collections.ConfigDict) -> TrainSet:
     """Raises InputError unless all processes can open the same training set."""
-    with parallel.failing_together():
-        train_set = open_train_set(config.dataset, config.data_dir)
-        if len(train_set.source) < jax.process_count():
-            raise InputError("there are fewer training images than processes")
+    train_set = open_train_set(config.dataset, config.data_dir)
+    if len(train_set.source) < jax.process_count():
+        raise InputError("there are fewer training images than processes")
     parallel.check_agreement(train_set.fingerprints)
     return train_set
 

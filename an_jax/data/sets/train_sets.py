@@ -8,9 +8,10 @@ import itertools
 import json
 import os
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from an_jax import parallel
 from an_jax.data.folders import (
     check_data_directory,
     has_folders,
@@ -148,16 +149,24 @@ TRAIN_SETS: dict[str, Callable[[str], TrainSet]] = {
 
 
 def open_train_set(name: str, data_dir: str) -> TrainSet:
-    """Opens a training set.
+    """Opens a training set. Every process calls this; process 0 lists the files for all.
 
     Args:
         name: one of TRAIN_SETS.
         data_dir: directory of the images; may be gs://. "digits" needs none.
 
     Raises:
-        InputError: the name is unknown, the directory does not hold the images, or a validation
-            image of this process cannot be decoded.
+        InputError: on every process, if the name is unknown, the directory does not hold the
+            images, or a validation image cannot be decoded.
     """
+    train_set = parallel.from_main_process(functools.partial(_open, name, data_dir))
+    with parallel.failing_together(), _explaining_errors(name, data_dir):
+        if isinstance(train_set.val_source, ImageList):
+            check_files(train_set.val_source)
+    return train_set
+
+
+def _open(name: str, data_dir: str) -> TrainSet:
     if name not in TRAIN_SETS:
         raise InputError(f"unknown dataset {name!r}; choose one of {', '.join(TRAIN_SETS)}")
     data_dir = os.path.expanduser(data_dir).rstrip("/")
@@ -167,10 +176,13 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
                 "no data directory given: set --config.data_dir=DATA to the directory of the images"
             )
         check_data_directory(data_dir)
+    with _explaining_errors(name, data_dir):
+        return TRAIN_SETS[name](data_dir)
+
+
+@contextlib.contextmanager
+def _explaining_errors(name: str, data_dir: str) -> Iterator[None]:
     try:
-        train_set = TRAIN_SETS[name](data_dir)
-        if isinstance(train_set.val_source, ImageList):
-            check_files(train_set.val_source)
-        return train_set
+        yield
     except file_errors() as error:
         raise InputError(f"{name} in {data_dir} cannot be read: {explain(error)}") from error
