@@ -19,7 +19,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
-from an_jax.cluster import distributed_arguments
+from an_jax.cluster import distributed_arguments, limiting_start
 from an_jax.errors import InputError, one_line
 
 GROUP, MEMBER = "group", "member"
@@ -27,7 +27,12 @@ AXES = (GROUP, MEMBER)  # all devices
 T = TypeVar("T")
 
 
-def initialize(*, handles_sigterm: bool = False) -> None:
+def initialize(
+    *,
+    handles_sigterm: bool = False,
+    initialization_timeout: int = 300,
+    heartbeat_timeout: int = 100,
+) -> None:
     """Joins the other processes of the job, if there are any; comes before anything else of JAX.
 
     Finds those of a TPU pod and of a job of SLURM, Open MPI or Kubernetes. On other clusters the
@@ -37,9 +42,12 @@ def initialize(*, handles_sigterm: bool = False) -> None:
     Args:
         handles_sigterm: whether the processes agree on a step to stop at after SIGTERM; see
             `training.preemption`. Otherwise SIGTERM ends a process.
+        initialization_timeout: seconds to wait for the other processes; then this one ends.
+        heartbeat_timeout: seconds without a sign of life after which a process counts as dead,
+            which ends the others.
 
     Raises:
-        InputError: the processes do not find each other.
+        InputError: the environment does not say where the other processes are.
     """
     arguments: dict | None = None
     # In a job, jax would ignore SIGTERM otherwise.
@@ -47,8 +55,14 @@ def initialize(*, handles_sigterm: bool = False) -> None:
     try:
         arguments = distributed_arguments()
         if arguments is not None:
-            # Limits how long the others wait at shutdown for a process that has failed.
-            jax.distributed.initialize(**arguments, shutdown_timeout_seconds=60)
+            with limiting_start(initialization_timeout):
+                jax.distributed.initialize(
+                    **arguments,
+                    initialization_timeout=initialization_timeout + 60,  # later than ours
+                    heartbeat_timeout_seconds=heartbeat_timeout,
+                    # Limits how long the others wait at the end for a process that has failed.
+                    shutdown_timeout_seconds=60,
+                )
     except Exception as error:  # each kind of cluster has its own
         if arguments == {} and "coordinator_address" in str(error):
             return  # no cluster was detected: this is the only process
