@@ -35,7 +35,8 @@ FAILED = {
     "shard": "example 10 of imagenet_a/0.1.0 cannot be read: corrupted record",
     "training": "the training images cannot be read: folder/train/.* [Ii]s a directory",
 }
-RUNS = ("whole", "resumed", "corrupt", "unwritable", *DIFFERENT, *FAILED)
+UNWRITABLE = ("unwritable", "log")  # runs in which process 0 cannot write
+RUNS = ("whole", "resumed", "corrupt", *UNWRITABLE, *DIFFERENT, *FAILED)
 
 
 class Run(NamedTuple):
@@ -142,6 +143,9 @@ def run_all(directory, small_checkpoint, archives):
     commands = {name: [*map(str, (*given, *change))] for name, change in changes.items()}
     workdir = str(directory / "run")
     commands["init_from"] = ["train", workdir, {"init_from": "other/model"}]
+    (directory / "log").mkdir()
+    (directory / "log/steps.jsonl").symlink_to("nowhere/steps.jsonl")
+    commands["log"] = ["train", str(directory / "log"), {}]
     commands["training"] = ["train", workdir, {"dataset": "folder", "data_dir": "folder"}]
     commands = json.dumps([commands[name] for name in RUNS])
     script = "tests/evaluations_in_turn.py"
@@ -189,8 +193,9 @@ def test_corrupt_image_on_one_process(runs, bad_file):
     assert f"{bad_file} is corrupt or no image" in other_err
 
 
-def test_output_that_cannot_be_written(runs):
-    status, _, (err, other_err) = runs["unwritable"]
+@pytest.mark.parametrize("name", UNWRITABLE)
+def test_output_that_cannot_be_written(runs, name):
+    status, _, (err, other_err) = runs[name]
     assert status == [1, 1]
     assert "cannot write to" in err
     assert "error: stopped: process 0 has failed" in other_err

@@ -148,8 +148,14 @@ def _run(
         step == 0 or any(line["step"] == step for line in log.epochs)
     )
     first_epoch = (step if is_evaluated else step - 1) // steps
+
+    def check() -> None:
+        """Raises the error of what this process does in the background."""
+        lock.check()
+        log.check()
+
     open_epoch = functools.partial(
-        epoch_batches, config, card, train_set, groups, mesh, check=lock.check
+        epoch_batches, config, card, train_set, groups, mesh, check=check
     )
     preemption = Preemption()
     enough_memory = explain_lack_of_memory("--config.batch_size", config.batch_size)
@@ -177,9 +183,12 @@ def _run(
                     is_last = step == (epoch + 1) * steps
                     if is_preempted or is_last or step % config.checkpoint_steps == 0:
                         watch.drain()
-                        log.wait_for_epoch()  # a run that resumes here does not evaluate it again
+                        with parallel.failing_together():
+                            log.wait_for_epoch()  # a run that resumes here won't evaluate it again
                         checkpoints.save(step, state)
                     if is_preempted:
+                        with parallel.failing_together():
+                            log.flush()
                         raise Preempted
 
                 if epoch + 1 < config.num_epochs:  # read while the devices validate
@@ -199,6 +208,8 @@ def _run(
                 log.submit(lambda: _plot_curves(workdir))
                 seconds_left = (time.perf_counter() - epoch_began) * (config.num_epochs - epoch - 1)
                 say(describe_epoch(log.epochs[-1], config.num_epochs, seconds_left / 60))
+            with parallel.failing_together():
+                log.flush()
         say(describe_best(log.epochs, workdir))
     except Preempted:
         checkpoints.wait()
