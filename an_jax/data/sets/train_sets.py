@@ -22,9 +22,10 @@ from an_jax.data.folders import (
     open_flat_folder,
 )
 from an_jax.data.image_files import check_files
-from an_jax.data.prepared import open_tfds
+from an_jax.data.prepared import check_prepared, open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
+from an_jax.data.sets.image_sets import IMAGE_SETS
 from an_jax.data.sets.opening import Source, open_image_set
 from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sources import ImageList, TfdsSplit
@@ -96,9 +97,13 @@ def _open_imagenet(data_dir: str) -> TrainSet:
             f"no training images in {data_dir}: expected class folders in {_TRAIN[0]}/ or a "
             "tfds-prepared imagenet2012/"
         )
-    if len(source) != IMAGENET_SIZE:
-        print(f"note: {len(source)} of the {IMAGENET_SIZE} training images of ImageNet")
     val_source = open_image_set("imagenet-1k", data_dir, allow_partial=True)
+    for part, found, expected in (
+        ("training", len(source), IMAGENET_SIZE),
+        ("validation", len(val_source), IMAGE_SETS["imagenet-1k"].num_images),
+    ):
+        if found != expected:
+            print(f"note: {found} of the {expected} {part} images of ImageNet")
     real_labels = None
     with contextlib.suppress(NotThereError):
         real_labels = read_real_labels(data_dir)
@@ -157,12 +162,15 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
 
     Raises:
         InputError: on every process, if the name is unknown, the directory does not hold the
-            images, or a validation image cannot be decoded.
+            images, a validation image cannot be decoded, or a prepared data set is damaged.
     """
     train_set = parallel.from_main_process(functools.partial(_open, name, data_dir))
     with parallel.failing_together(), _explaining_errors(name, data_dir):
         if isinstance(train_set.val_source, ImageList):
             check_files(train_set.val_source)
+        for source in (train_set.source, train_set.val_source):
+            if isinstance(source, TfdsSplit):
+                check_prepared(source)
     return train_set
 
 
