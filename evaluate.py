@@ -59,6 +59,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=30,
         help="end a process that makes no step for so long; 0: never (default: %(default)s)",
     )
+    add(
+        "--initialization_timeout",
+        type=int,
+        default=300,
+        help="seconds to wait for all processes to start (default: %(default)s)",
+    )
+    add(
+        "--heartbeat_timeout",
+        type=int,
+        default=100,
+        help="seconds after which a silent process is dead (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
@@ -125,12 +137,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit status."""
+    """Runs the command in a process that has joined the others; returns the exit status."""
     args = parse_arguments(argv)
     return exit_status(functools.partial(run, args))
 
 
-if __name__ == "__main__":
+def start() -> int:
+    """Joins the other processes of the job, if there are any, and runs the command."""
     from an_jax.parallel import initialize
 
-    sys.exit(exit_status(initialize) or main())
+    args = parse_arguments(None)
+    initialize(
+        initialization_timeout=args.initialization_timeout, heartbeat_timeout=args.heartbeat_timeout
+    )
+    return run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(start))

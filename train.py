@@ -15,6 +15,8 @@ from an_jax.errors import exit_status
 config_flags.DEFINE_config_file("config", None, "the configuration", lock_config=True)
 flags.DEFINE_string("workdir", None, "directory of the run, from which it resumes; may be gs://")
 flags.DEFINE_float("stall_minutes", 30, "end a process that makes no step for so long; 0: never")
+flags.DEFINE_integer("initialization_timeout", 300, "seconds to wait for all processes to start")
+flags.DEFINE_integer("heartbeat_timeout", 100, "seconds after which a silent process is dead")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -40,7 +42,11 @@ def run() -> None:
 
     workdir = absolute(flags.FLAGS.workdir)
     check_bucket(workdir)
-    parallel.initialize(handles_sigterm=True)
+    parallel.initialize(
+        handles_sigterm=True,
+        initialization_timeout=flags.FLAGS.initialization_timeout,
+        heartbeat_timeout=flags.FLAGS.heartbeat_timeout,
+    )
     check_devices()
     enable_compilation_cache(workdir)
     set_matmul_precision(flags.FLAGS.config.dtype)

@@ -1,6 +1,11 @@
-"""What the environment says about the job that this process belongs to."""
+"""The job that this process belongs to: what the environment says about it, and its start."""
 
+import contextlib
 import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -32,6 +37,34 @@ def distributed_arguments() -> dict[str, Any] | None:
     if len(given) == 2 and "JAX_COORDINATOR_ADDRESS" in os.environ:
         return given | {"cluster_detection_method": "deactivate"}  # nothing is left to detect
     return None if not given and _is_single_pod() else given
+
+
+@contextlib.contextmanager
+def limiting_start(seconds: float) -> Iterator[None]:
+    """Ends this process with an error if the body, in which it joins the others, takes longer.
+
+    jax itself would abort the process and say that another one has died.
+    """
+    timer = threading.Timer(seconds, _give_up, (seconds,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _give_up(seconds: float) -> None:
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    where = f" at {address} (JAX_COORDINATOR_ADDRESS)" if address else ""
+    print(
+        f"error: {socket.gethostname()} has waited {seconds:g} seconds (--initialization_timeout) "
+        "for the other processes of the job. Run the same command on every host, and check that "
+        f"all hosts can reach process 0{where}",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _is_alone_on_machine() -> bool:

@@ -7,7 +7,9 @@ collectives over part of an axis.
 
 import contextlib
 import json
+import pickle
 import platform
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +19,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
-from an_jax.cluster import distributed_arguments
+from an_jax.cluster import distributed_arguments, limiting_start
 from an_jax.errors import InputError, one_line
 
 GROUP, MEMBER = "group", "member"
@@ -25,7 +27,12 @@ AXES = (GROUP, MEMBER)  # all devices
 T = TypeVar("T")
 
 
-def initialize(*, handles_sigterm: bool = False) -> None:
+def initialize(
+    *,
+    handles_sigterm: bool = False,
+    initialization_timeout: int = 300,
+    heartbeat_timeout: int = 100,
+) -> None:
     """Joins the other processes of the job, if there are any; comes before anything else of JAX.
 
     Finds those of a TPU pod and of a job of SLURM, Open MPI or Kubernetes. On other clusters the
@@ -35,9 +42,12 @@ def initialize(*, handles_sigterm: bool = False) -> None:
     Args:
         handles_sigterm: whether the processes agree on a step to stop at after SIGTERM; see
             `training.preemption`. Otherwise SIGTERM ends a process.
+        initialization_timeout: seconds to wait for the other processes; then this one ends.
+        heartbeat_timeout: seconds without a sign of life after which a process counts as dead,
+            which ends the others.
 
     Raises:
-        InputError: the processes do not find each other.
+        InputError: the environment does not say where the other processes are.
     """
     arguments: dict | None = None
     # In a job, jax would ignore SIGTERM otherwise.
@@ -45,8 +55,14 @@ def initialize(*, handles_sigterm: bool = False) -> None:
     try:
         arguments = distributed_arguments()
         if arguments is not None:
-            # Limits how long the others wait at shutdown for a process that has failed.
-            jax.distributed.initialize(**arguments, shutdown_timeout_seconds=60)
+            with limiting_start(initialization_timeout):
+                jax.distributed.initialize(
+                    **arguments,
+                    initialization_timeout=initialization_timeout + 60,  # later than ours
+                    heartbeat_timeout_seconds=heartbeat_timeout,
+                    # Limits how long the others wait at the end for a process that has failed.
+                    shutdown_timeout_seconds=60,
+                )
     except Exception as error:  # each kind of cluster has its own
         if arguments == {} and "coordinator_address" in str(error):
             return  # no cluster was detected: this is the only process
@@ -86,6 +102,31 @@ def on_main_process(function: Callable[[], T]) -> T | None:
     with failing_together():
         result = function() if is_main_process() else None
     return result
+
+
+def from_main_process(function: Callable[[], T]) -> T:
+    """Calls a function on process 0 alone; returns its result there, and copies of it elsewhere.
+
+    Args:
+        function: returns what pickle can copy.
+
+    Raises:
+        Exception: as `on_main_process` does; or a process cannot make its copy.
+    """
+    if jax.process_count() == 1:
+        return function()
+
+    def call() -> tuple[T, bytes]:
+        result = function()
+        return result, zlib.compress(pickle.dumps(result), level=1)
+
+    result, content = on_main_process(call) or (None, b"")
+    size = max_over_processes(len(content))
+    sent = np.frombuffer(content or bytes(size), np.uint8)
+    received = multihost_utils.broadcast_one_to_all(sent)
+    with failing_together():
+        copied = pickle.loads(zlib.decompress(received.tobytes())) if result is None else result
+    return copied
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import jax
 
 EXIT_STATUS = 75  # EX_TEMPFAIL: try again
+GRACE = 5.0  # seconds in which the other processes of the job can say what they wait for
 _last: tuple[float, str] | None = None  # when there was progress, and what
 
 
@@ -52,4 +53,7 @@ def _watch(limit: float, ended: threading.Event) -> None:
         file=sys.stderr,
     )
     faulthandler.dump_traceback(sys.stderr)
+    if jax.process_count() > 1:
+        # The end of a process can abort the others. That of process 0 does at once.
+        time.sleep(GRACE + (jax.process_index() == 0))
     os._exit(EXIT_STATUS)

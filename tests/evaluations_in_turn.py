@@ -4,7 +4,7 @@ The devices of several processes alternate in the mesh, as they can on TPUs.
 
 Argument: a JSON list of argument lists, in which {process} stands for the number of the process.
 ["train", WORKDIR, FIELDS] trains a model instead. Prints a line "STATUS: n" to both streams after
-each run.
+each run, and a line "listed: DIRECTORY" to stdout for each directory of images.
 """
 
 import functools
@@ -19,6 +19,7 @@ import jax
 
 import evaluate
 from an_jax import parallel
+from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import exit_status
 from an_jax.training import loop
 from tests.digits_runs import config
@@ -26,6 +27,15 @@ from tests.digits_runs import config
 parallel.initialize(handles_sigterm=True)
 make_mesh = parallel.make_mesh
 parallel.make_mesh = lambda size=1: make_mesh(size, jax.devices()[::2] + jax.devices()[1::2])
+list_directory = tf.io.gfile.listdir
+
+
+def list_and_tell(path):
+    print(f"listed: {path}", flush=True)
+    return list_directory(path)
+
+
+tf.io.gfile.listdir = list_and_tell
 
 for arguments in json.loads(sys.argv[1].replace("{process}", os.environ["JAX_PROCESS_ID"])):
     if arguments[0] == "train":

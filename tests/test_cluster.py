@@ -1,6 +1,7 @@
-"""Whether a process joins others, by what the environment says."""
+"""Whether a process joins others, by what the environment says, and what it says if they fail."""
 
 import os
+import socket
 import sys
 import types
 
@@ -9,6 +10,7 @@ import pytest
 
 from an_jax import parallel
 from an_jax.errors import InputError
+from tests.processes import finish, start
 
 SLURM = {"SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_LOCALID": "0"}
 SLURM |= {"SLURM_PROCID": "0", "SLURM_STEP_NUM_NODES": "2"}
@@ -30,7 +32,9 @@ def joined(monkeypatch):
     """The arguments of each call of jax.distributed.initialize."""
     calls = []
 
-    def initialize(*, shutdown_timeout_seconds, **arguments):
+    def initialize(*, initialization_timeout, heartbeat_timeout_seconds, **arguments):
+        assert arguments.pop("shutdown_timeout_seconds") == 60
+        assert (initialization_timeout, heartbeat_timeout_seconds) == (360, 100)
         calls.append(arguments)
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
@@ -89,6 +93,27 @@ def test_processes_that_cannot_find_each_other(monkeypatch, variables, message):
     set_environment(monkeypatch, variables)
     with pytest.raises(InputError, match=f"the processes cannot find each other: {message}"):
         parallel.initialize()
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_is_missing(tmp_path, process):
+    """The other one says so, within the time that a flag gives, and ends."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    command = [
+        ("train.py", "--config=configs/digits.py:bn", f"--workdir={tmp_path}"),
+        ("evaluate.py", "--checkpoint=none", f"--output_dir={tmp_path}"),
+    ][process]
+    job = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    waiting = start(*command, "--initialization_timeout=1", JAX_PROCESS_ID=str(process), **job)
+    ((status, out, err),) = finish(waiting)
+    assert (status, out) == (1, "")
+    assert err == (
+        f"error: {socket.gethostname()} has waited 1 seconds (--initialization_timeout) for the "
+        "other processes of the job. Run the same command on every host, and check that all hosts "
+        f"can reach process 0 at {address} (JAX_COORDINATOR_ADDRESS)\n"
+    )
 
 
 def test_a_single_process(monkeypatch):

@@ -9,8 +9,9 @@ import tensorflow_datasets as tfds
 from an_jax.data.sets.class_index import imagenet_wnids, subset
 from an_jax.data.sets.opening import open_image_set
 from an_jax.data.sets.real_labels import read_real_labels
+from an_jax.data.sets.train_sets import open_train_set
 from an_jax.errors import InputError
-from tests.fake_archives import frames, jpeg, mp4
+from tests.fake_archives import frames, jpeg, mp4, write
 from tests.fake_tfds import prepare
 
 WNIDS = imagenet_wnids()
@@ -106,6 +107,34 @@ def test_the_newest_supported_version_is_read(tmp_path):
         else:
             with pytest.raises(InputError, match=r"holds version 4.0.0, but .* 5.1.0, 5.0.0\. "):
                 open_image_set("imagenet-1k", str(tmp_path), True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (None, None),
+        ("lost", r"lacks 1 of its files, for example imagenet2012-validation.tfrecord-00001-of"),
+        ("spoilt", "imagenet in .* cannot be read: corrupted record"),
+    ],
+)
+def test_validation_images_are_checked_before_training(tmp_path, capsys, damage, message):
+    write(tmp_path / "train" / WNIDS[7] / "1.JPEG", jpeg(0))
+    examples = [
+        {"image": io.BytesIO(jpeg(i)), "label": i, "file_name": f"{i}.JPEG"} for i in range(4)
+    ]
+    features = {**IMAGE, "label": LABEL}
+    prepare(tmp_path, "imagenet2012", "5.1.0", "validation", features, examples, num_shards=2)
+    first, last = sorted((tmp_path / "imagenet2012/5.1.0").glob("*.tfrecord*"))
+    if damage == "lost":
+        last.unlink()
+    elif damage == "spoilt":
+        first.write_bytes(b"damaged" * 1000)
+    if message is None:
+        assert len(open_train_set("imagenet", str(tmp_path)).val_source) == 4
+        assert "note: 4 of the 50000 validation images" in capsys.readouterr().out
+    else:
+        with pytest.raises(InputError, match=message):
+            open_train_set("imagenet", str(tmp_path))
 
 
 def test_failed_build(tmp_path):

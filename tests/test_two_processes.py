@@ -21,7 +21,6 @@ KERNEL = "conv1.kernel"
 DATASETS = ["imagenet-1k", "imagenet-1k-reassessed", "imagenet-sketch", "imagenet-o"]
 # Runs whose inputs differ between the processes -> what both of them say.
 DIFFERENT = {
-    "images": "process 1 does not have the same images of imagenet-a as process 0",
     "flags": "process 1 does not have the same --batch_size as process 0",
     "list": "process 1 does not have the same list of checkpoints as process 0",
     "weights": "process 1 does not have the same weights of model as process 0",
@@ -29,13 +28,15 @@ DIFFERENT = {
 }
 # Runs in which one process alone has an error -> the error.
 FAILED = {
+    "images": "imagenet-a/n.*/0.1_.*cannot be read: .*[Nn]o such file",
     "missing": "no checkpoint at ",
     "damaged": "files have changed since they were written",
     "info": "info/imagenet_a is damaged: .*Remove it and prepare it again",
     "shard": "example 10 of imagenet_a/0.1.0 cannot be read: corrupted record",
     "training": "the training images cannot be read: folder/train/.* [Ii]s a directory",
 }
-RUNS = ("whole", "resumed", "corrupt", "unwritable", *DIFFERENT, *FAILED)
+UNWRITABLE = ("unwritable", "log")  # runs in which process 0 cannot write
+RUNS = ("whole", "resumed", "corrupt", *UNWRITABLE, *DIFFERENT, *FAILED)
 
 
 class Run(NamedTuple):
@@ -108,8 +109,8 @@ def run_all(directory, small_checkpoint, archives):
         shutil.copytree(small_checkpoint, place / "same/model")
         shutil.copytree(small_checkpoint, place / "damaged")
         save(place / "other/model", **{KERNEL: random_split().params[KERNEL] * scale})
-    first = min((there / "imagenet-a").glob("*/*.jpg"))
-    first.rename(first.with_name("other.jpg"))
+    last = max((there / "imagenet-a").glob("*/*.jpg"))
+    last.rename(last.with_name("other.jpg"))
     shutil.copytree(small_checkpoint, there / "more/another")
     for place in (here, there):
         shutil.copytree(small_checkpoint, place / "more/model")
@@ -142,6 +143,9 @@ def run_all(directory, small_checkpoint, archives):
     commands = {name: [*map(str, (*given, *change))] for name, change in changes.items()}
     workdir = str(directory / "run")
     commands["init_from"] = ["train", workdir, {"init_from": "other/model"}]
+    (directory / "log").mkdir()
+    (directory / "log/steps.jsonl").symlink_to("nowhere/steps.jsonl")
+    commands["log"] = ["train", str(directory / "log"), {}]
     commands["training"] = ["train", workdir, {"dataset": "folder", "data_dir": "folder"}]
     commands = json.dumps([commands[name] for name in RUNS])
     script = "tests/evaluations_in_turn.py"
@@ -160,11 +164,13 @@ def run_all(directory, small_checkpoint, archives):
 
 @pytest.mark.parametrize("name", ["whole", "resumed"])
 def test_output(runs, name):
-    """Process 0 alone prints; a resumed run evaluates nothing again."""
+    """Process 0 alone prints and lists images; a resumed run evaluates nothing again."""
     status, (out, other_out), (err, other_err) = runs[name]
     assert status == [0, 0], err + other_err
     assert "imagenet-sketch" in out
     assert "written to" not in other_out
+    assert "listed: " in out
+    assert "listed: " not in other_out
     assert ("small on imagenet-sketch" in err) == (name == "whole")
     assert "small on imagenet-sketch" not in other_err
 
@@ -187,8 +193,9 @@ def test_corrupt_image_on_one_process(runs, bad_file):
     assert f"{bad_file} is corrupt or no image" in other_err
 
 
-def test_output_that_cannot_be_written(runs):
-    status, _, (err, other_err) = runs["unwritable"]
+@pytest.mark.parametrize("name", UNWRITABLE)
+def test_output_that_cannot_be_written(runs, name):
+    status, _, (err, other_err) = runs[name]
     assert status == [1, 1]
     assert "cannot write to" in err
     assert "error: stopped: process 0 has failed" in other_err

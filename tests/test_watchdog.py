@@ -1,5 +1,6 @@
 """A process without progress ends and says what it waits for."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import sys
 import pytest
 
 from an_jax import watchdog
-from tests.processes import ROOT
+from tests import fake_archives
+from tests.processes import ROOT, finish, start_two
 
 WAIT = """
 import time
@@ -51,3 +53,23 @@ def test_the_process_goes_on(body):
     code += f"with watchdog(0.005): {body}\n"
     code += "time.sleep(0.6)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs(tmp_path, small_checkpoint):
+    """Process 1 waits for an image for ever, and process 0 for process 1. Both say so and end."""
+    places = tmp_path / "here", tmp_path / "there"
+    for place in places:
+        fake_archives.make_all(place, heavy=False)
+    last = max((places[1] / "imagenet-a").glob("*/*.jpg"))
+    last.unlink()
+    os.mkfifo(last)  # nothing writes to it
+    given = ["--checkpoint", small_checkpoint, "--data_dir=.", "--output_dir", tmp_path / "out"]
+    given += ["--datasets=imagenet-sketch,imagenet-a", "--batch_size=16", "--allow_partial"]
+    ended = finish(*start_two("evaluate.py", *given, "--stall_minutes=0.2", directories=places))
+    for process, (status, _, err) in enumerate(ended):
+        assert status == watchdog.EXIT_STATUS, err
+        message = f"since small on imagenet-sketch: process {process} of 2"
+        assert message in err
+        stacks = err.partition(message)[2]
+        assert ("in eval_batches" in stacks) == (process == 1)

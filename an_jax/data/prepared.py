@@ -1,8 +1,13 @@
 """Opening of data sets that tensorflow-datasets has prepared."""
 
+import copyreg
+import os
 import posixpath
+from collections.abc import Callable
 
+from an_jax import parallel
 from an_jax.data.folders import is_directory, list_directory
+from an_jax.data.images.decoding import decode_rgb
 from an_jax.data.sources import TfdsSplit
 from an_jax.errors import InputError, file_errors, one_line
 
@@ -56,3 +61,39 @@ def open_tfds(name: str, split: str, data_dir: str, feature: str = "image") -> T
             f"--data_dir={data_dir}`"
         )
     return TfdsSplit(builder, split, feature)
+
+
+def check_prepared(split: TfdsSplit) -> None:
+    """Checks a split without reading all of it: its files, and this process's first image.
+
+    Raises:
+        InputError: a file is missing.
+        tf.errors.OpError: the image cannot be read or decoded.
+    """
+    directory = os.fspath(split.builder.data_path)
+    expected = split.builder.info.splits[split.split].filenames
+    missing = sorted({*expected} - {*list_directory(directory)})
+    if missing:
+        raise InputError(
+            f"{directory} lacks {len(missing)} of its files, for example {missing[0]}: copy them, "
+            "or prepare it again"
+        )
+    for example in split.read(parallel.local_range(len(split))[:1]):
+        decode_rgb(example["image"])
+
+
+def _reopen(name: str, split: str, data_dir: str, feature: str) -> TfdsSplit:
+    """Opens a split that another process has opened. Raises InputError if it is not here."""
+    opened = open_tfds(name, split, data_dir, feature)
+    if opened is None:
+        raise InputError(f"no {name} in {data_dir}: all processes must have the same data")
+    return opened
+
+
+def _reduce(split: TfdsSplit) -> tuple[Callable[..., TfdsSplit], tuple[str, ...]]:
+    name = split.builder.info.full_name  # NAME/VERSION or NAME/CONFIGURATION/VERSION
+    data_dir = os.fspath(split.builder.data_path.parents[name.count("/")])
+    return _reopen, (posixpath.dirname(name), split.split, data_dir, split.feature)
+
+
+copyreg.pickle(TfdsSplit, _reduce)  # for `parallel.from_main_process`

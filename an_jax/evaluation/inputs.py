@@ -131,7 +131,13 @@ def open_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
             settings, checkpoints or data.
     """
     with parallel.failing_together():
-        inputs = _open(paths, settings)
+        models = _open_models(paths, settings)
+    open_sets = functools.partial(_open_test_sets, models, settings)
+    test_sets, sources, references = parallel.from_main_process(open_sets)
+    with parallel.failing_together():
+        for model in models:
+            check_weights(model.path)
+    inputs = Inputs(models, test_sets, sources, references)
     parallel.check_agreement(_fingerprints(settings, inputs))
     names = [model.name for model in inputs.models]
     parallel.on_main_process(functools.partial(_make_output, names, settings.output_dir))
@@ -153,8 +159,8 @@ def _fingerprints(settings: Settings, inputs: Inputs) -> dict[str, str]:
     return fingerprints
 
 
-def _open(paths: list[epath.Path], settings: Settings) -> Inputs:
-    """Opens all inputs, the quickest to check first."""
+def _open_models(paths: list[epath.Path], settings: Settings) -> list[Model]:
+    """Finds the checkpoints and reads their cards, but not yet the weights."""
     checkpoints = find_checkpoints(paths)
     if settings.compare_published:
         check_comparable(checkpoints, settings.datasets)
@@ -163,11 +169,22 @@ def _open(paths: list[epath.Path], settings: Settings) -> Inputs:
         card = ModelCard.read(path)
         preprocessing = dataclasses.replace(card.preprocessing, **settings.preprocessing)
         models.append(Model(name, path, card, preprocessing))
-    test_sets = {name: TEST_SETS[name] for name in settings.datasets if name in TEST_SETS}
-    _check_classes(models, test_sets)
+    _check_classes(models, _known_test_sets(settings))
+    return models
+
+
+def _known_test_sets(settings: Settings) -> dict[str, TestSet]:
+    return {name: TEST_SETS[name] for name in settings.datasets if name in TEST_SETS}
+
+
+def _open_test_sets(
+    models: list[Model], settings: Settings
+) -> tuple[dict[str, TestSet], dict[str, Source], References]:
+    """Opens all image sets. Returns the test sets too, each with the optional sets that exist."""
     own_sources = _open_own_sets(models, settings.own_folders)
     if settings.data_dir is not None:
         check_data_directory(settings.data_dir)
+    test_sets = _known_test_sets(settings)
     sources, references = open_test_sets(test_sets, settings.data_dir, settings.allow_partial)
     sources |= own_sources
     test_sets |= {name: own_test_set(name, len(source)) for name, source in own_sources.items()}
@@ -178,9 +195,7 @@ def _open(paths: list[epath.Path], settings: Settings) -> Inputs:
         )
         for name in settings.datasets
     }
-    for model in models:
-        check_weights(model.path)
-    return Inputs(models, test_sets, sources, references)
+    return test_sets, sources, references
 
 
 def _check_classes(models: list[Model], test_sets: dict[str, TestSet]) -> None:
@@ -210,7 +225,7 @@ def _open_own_sets(models: list[Model], folders: dict[str, str]) -> dict[str, So
     for name, root in folders.items():
         source = open_own_set(root, class_names)
         num_missing = len(class_names) - len(set(source.labels.tolist()))
-        if num_missing and parallel.is_main_process():
+        if num_missing:
             print(f"note: {name}: {num_missing} of the {len(class_names)} classes have no folder")
         sources[name] = source
     return sources

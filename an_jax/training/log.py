@@ -73,25 +73,21 @@ class RunLog:
         self.steps = self._files.steps if self._files else []
 
     def add_steps(self, line: dict) -> None:
-        """Adds a line about some steps; its `step` is the number of updates made.
-
-        Raises:
-            InputError: an earlier line cannot be written.
-        """
+        """Adds a line about some steps; its `step` is the number of updates made."""
         self.steps.append(line)
         if self._files:
             self._files.add_event(step=line["step"], summary=_summary("train/", line))
             self._files.add_steps(line)
 
     def add_epoch(self, line: dict) -> None:
-        """Adds a line about an epoch, as `add_steps` does."""
+        """Adds a line about an epoch."""
         self.epochs.append(line)
         if self._files:
             self._files.add_event(step=line["step"], summary=_summary("", line))
             self._files.add_epoch(line)
 
     def write(self) -> None:
-        """Has what was added written, in the background. Raises InputError as `add_steps` does."""
+        """Has what was added written, in the background."""
         if self._files:
             self._files.write()
 
@@ -101,9 +97,19 @@ class RunLog:
             self._files.submit(job)
 
     def wait_for_epoch(self) -> None:
-        """Waits until the last line about an epoch is written. Raises InputError if it cannot."""
+        """Waits for the last line about an epoch. Raises InputError as `check` does."""
         if self._files:
             self._files.wait_for_epoch()
+
+    def flush(self) -> None:
+        """Waits until everything is written. Raises InputError as `check` does."""
+        if self._files:
+            self._files.flush()
+
+    def check(self) -> None:
+        """Raises InputError if something could not be written."""
+        if self._files:
+            self._files.check()
 
     def __enter__(self) -> "RunLog":
         return self

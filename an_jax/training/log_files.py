@@ -4,7 +4,6 @@ import contextlib
 import json
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -58,7 +57,6 @@ class LogFiles:
         self._last_write = 0.0
         self._has_reported = False
         self._thread = ThreadPoolExecutor(1, "log")
-        self._jobs: deque[Future] = deque()
         self._failure: Exception | None = None
         self._epoch: Future | None = None
         with self._explain_errors():
@@ -106,10 +104,16 @@ class LogFiles:
             self.submit(self._close_events)  # the next epoch's events are another object
 
     def wait_for_epoch(self) -> None:
-        """Waits until the last line about an epoch is written. Raises InputError if it cannot."""
+        """Waits for the last line about an epoch. Raises InputError as `check` does."""
         if self._epoch:
+            self._epoch.result()
+        self.check()
+
+    def check(self) -> None:
+        """Raises InputError if the thread could not write something."""
+        if self._failure is not None:
             with self._explain_errors():
-                self._epoch.result()
+                raise self._failure
 
     def _add(self, path: epath.Path, line: dict) -> None:
         self._texts[path] = self._texts.get(path, "") + _json_line(line)
@@ -121,7 +125,7 @@ class LogFiles:
         self._events.append(event.SerializeToString())
 
     def write(self) -> Future | None:
-        """Lets the thread write what was added. Raises InputError if an earlier job failed."""
+        """Lets the thread write what was added."""
         texts = {path: self._texts[path] for path in self._changed}
         if not self._is_in_bucket:
             self._texts.clear()
@@ -160,36 +164,28 @@ class LogFiles:
             self._records = None
 
     def submit(self, job: Callable[[], None]) -> Future:
-        """Lets the thread run a job after the earlier ones, if these succeed.
-
-        Raises:
-            InputError: an earlier job failed.
-        """
-        while self._jobs and self._jobs[0].done():
-            with self._explain_errors():
-                self._jobs.popleft().result()
-        self._jobs.append(self._thread.submit(self._run, job))
-        return self._jobs[-1]
+        """Lets the thread run a job after the earlier ones, if these succeed."""
+        return self._thread.submit(self._run, job)
 
     def _run(self, job: Callable[[], None]) -> None:
-        if self._failure is not None:
-            raise self._failure
-        try:
-            job()
-        except Exception as error:
-            self._failure = error
-            raise
+        if self._failure is None:
+            try:
+                job()
+            except Exception as error:
+                self._failure = error
+
+    def flush(self) -> None:
+        """Waits until everything is written. Raises InputError as `check` does."""
+        self.write()
+        self.submit(self._close_events).result()
+        self.check()
 
     def close(self) -> None:
-        """Waits until everything is written. Raises InputError if it cannot be."""
+        """Does the same, and ends the thread."""
         try:
-            self.write()
-            self.submit(self._close_events)
+            self.flush()
         finally:
             self._thread.shutdown()
-        with self._explain_errors():
-            for job in self._jobs:
-                job.result()
 
     @contextlib.contextmanager
     def _explain_errors(self) -> Iterator[None]:

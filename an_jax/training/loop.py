@@ -63,18 +63,17 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
 
 def _open_train_set(config: ml_collections.ConfigDict) -> TrainSet:
     """Raises InputError unless all processes can open the same training set."""
-    with parallel.failing_together():
-        train_set = open_train_set(config.dataset, config.data_dir)
-        if len(train_set.source) < jax.process_count():
-            raise InputError("there are fewer training images than processes")
+    train_set = open_train_set(config.dataset, config.data_dir)
+    if len(train_set.source) < jax.process_count():
+        raise InputError("there are fewer training images than processes")
     parallel.check_agreement(train_set.fingerprints)
     return train_set
 
 
 def _open_eval_sets(config: ml_collections.ConfigDict, card: ModelCard) -> EvalSets:
     """Raises InputError unless all processes can open the same test sets."""
-    with parallel.failing_together():
-        eval_sets = open_eval_sets(config, card.num_classes)
+    open_sets = functools.partial(open_eval_sets, config, card.num_classes)
+    eval_sets = parallel.from_main_process(open_sets)
     sources = eval_sets.sources.items()
     parallel.check_agreement({f"images of {name}": s.fingerprint for name, s in sources})
     return eval_sets
@@ -167,8 +166,14 @@ def _run(
         step == 0 or any(line["step"] == step for line in log.epochs)
     )
     first_epoch = (step if is_evaluated else step - 1) // steps
+
+    def check() -> None:
+        """Raises the error of what this process does in the background."""
+        lock.check()
+        log.check()
+
     open_epoch = functools.partial(
-        epoch_batches, config, card, train_set, groups, mesh, check=lock.check
+        epoch_batches, config, card, train_set, groups, mesh, check=check
     )
     preemption = Preemption()
     enough_memory = explain_lack_of_memory("--config.batch_size", config.batch_size)
@@ -196,9 +201,12 @@ def _run(
                     is_last = step == (epoch + 1) * steps
                     if is_preempted or is_last or step % config.checkpoint_steps == 0:
                         watch.drain()
-                        log.wait_for_epoch()  # a run that resumes here does not evaluate it again
+                        with parallel.failing_together():
+                            log.wait_for_epoch()  # a run that resumes here won't evaluate it again
                         checkpoints.save(step, state)
                     if is_preempted:
+                        with parallel.failing_together():
+                            log.flush()
                         raise Preempted
 
                 if epoch + 1 < config.num_epochs:  # read while the devices validate
@@ -218,6 +226,8 @@ def _run(
                 log.submit(lambda: _plot_curves(workdir))
                 seconds_left = (time.perf_counter() - epoch_began) * (config.num_epochs - epoch - 1)
                 say(describe_epoch(log.epochs[-1], config.num_epochs, seconds_left / 60))
+            with parallel.failing_together():
+                log.flush()
         say(describe_best(log.epochs, workdir))
     except Preempted:
         checkpoints.wait()

@@ -8,9 +8,10 @@ import itertools
 import json
 import os
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from an_jax import parallel
 from an_jax.data.folders import (
     check_data_directory,
     has_folders,
@@ -21,9 +22,10 @@ from an_jax.data.folders import (
     open_flat_folder,
 )
 from an_jax.data.image_files import check_files
-from an_jax.data.prepared import open_tfds
+from an_jax.data.prepared import check_prepared, open_tfds
 from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
+from an_jax.data.sets.image_sets import IMAGE_SETS
 from an_jax.data.sets.opening import Source, open_image_set
 from an_jax.data.sets.real_labels import match_labels, read_real_labels
 from an_jax.data.sources import ImageList, TfdsSplit
@@ -95,9 +97,13 @@ def _open_imagenet(data_dir: str) -> TrainSet:
             f"no training images in {data_dir}: expected class folders in {_TRAIN[0]}/ or a "
             "tfds-prepared imagenet2012/"
         )
-    if len(source) != IMAGENET_SIZE:
-        print(f"note: {len(source)} of the {IMAGENET_SIZE} training images of ImageNet")
     val_source = open_image_set("imagenet-1k", data_dir, allow_partial=True)
+    for part, found, expected in (
+        ("training", len(source), IMAGENET_SIZE),
+        ("validation", len(val_source), IMAGE_SETS["imagenet-1k"].num_images),
+    ):
+        if found != expected:
+            print(f"note: {found} of the {expected} {part} images of ImageNet")
     real_labels = None
     with contextlib.suppress(NotThereError):
         real_labels = read_real_labels(data_dir)
@@ -148,16 +154,27 @@ TRAIN_SETS: dict[str, Callable[[str], TrainSet]] = {
 
 
 def open_train_set(name: str, data_dir: str) -> TrainSet:
-    """Opens a training set.
+    """Opens a training set. Every process calls this; process 0 lists the files for all.
 
     Args:
         name: one of TRAIN_SETS.
         data_dir: directory of the images; may be gs://. "digits" needs none.
 
     Raises:
-        InputError: the name is unknown, the directory does not hold the images, or a validation
-            image of this process cannot be decoded.
+        InputError: on every process, if the name is unknown, the directory does not hold the
+            images, a validation image cannot be decoded, or a prepared data set is damaged.
     """
+    train_set = parallel.from_main_process(functools.partial(_open, name, data_dir))
+    with parallel.failing_together(), _explaining_errors(name, data_dir):
+        if isinstance(train_set.val_source, ImageList):
+            check_files(train_set.val_source)
+        for source in (train_set.source, train_set.val_source):
+            if isinstance(source, TfdsSplit):
+                check_prepared(source)
+    return train_set
+
+
+def _open(name: str, data_dir: str) -> TrainSet:
     if name not in TRAIN_SETS:
         raise InputError(f"unknown dataset {name!r}; choose one of {', '.join(TRAIN_SETS)}")
     data_dir = os.path.expanduser(data_dir).rstrip("/")
@@ -167,10 +184,13 @@ def open_train_set(name: str, data_dir: str) -> TrainSet:
                 "no data directory given: set --config.data_dir=DATA to the directory of the images"
             )
         check_data_directory(data_dir)
+    with _explaining_errors(name, data_dir):
+        return TRAIN_SETS[name](data_dir)
+
+
+@contextlib.contextmanager
+def _explaining_errors(name: str, data_dir: str) -> Iterator[None]:
     try:
-        train_set = TRAIN_SETS[name](data_dir)
-        if isinstance(train_set.val_source, ImageList):
-            check_files(train_set.val_source)
-        return train_set
+        yield
     except file_errors() as error:
         raise InputError(f"{name} in {data_dir} cannot be read: {explain(error)}") from error
