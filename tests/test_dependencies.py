@@ -73,7 +73,7 @@ def test_every_requirement_is_imported():
     """Each required package is imported, except the two listed."""
     used = {DISTRIBUTIONS.get(name, name) for file in sources() for name in imports(file)}
     unused = requirements(PROJECT["dependencies"]) - used
-    assert unused == {"importlib_resources", "tensorflow-cpu"}
+    assert unused == {"flatbuffers", "importlib_resources", "tensorflow-cpu"}
 
 
 @pytest.mark.parametrize("extra", ["", *EXTRAS])
