@@ -202,6 +202,7 @@ def test_evaluation_from_a_bucket_into_it(bucket, capsys):
     assert "error: there is no bucket gs://none" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_interrupted_and_goes_on(bucket, capsys):
     """Permission is withdrawn after the first set: one line. Its predictions are not lost."""
     card = dataclasses.replace(small_model.CARD, num_classes=10)

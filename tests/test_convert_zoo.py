@@ -104,8 +104,8 @@ def test_number_of_tensors():
 class GroupNormNetwork(nnx.Module):
     """A stem, and nothing but a GroupNorm as the only stage."""
 
-    def __init__(self, *, num_classes, dtype, rngs):
-        self.conv1 = Conv(3, 4, 3, padding=1, dtype=dtype, rngs=rngs)
+    def __init__(self, *, num_classes, in_features, dtype, rngs):
+        self.conv1 = Conv(in_features, 4, 3, padding=1, dtype=dtype, rngs=rngs)
         self.layer1 = GroupNorm(4, 2, dtype=dtype)
         self.fc = Classifier(4, num_classes, dtype=dtype, rngs=rngs)
 

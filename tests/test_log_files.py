@@ -89,7 +89,7 @@ def test_lines_are_written_every_ten_seconds(bucket, monkeypatch):
         time.sleep(0.6)
         log.add_steps(line(2))
         log.add_steps(line(3))
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while steps(bucket.path / "run", 1) != [1, 2] and time.monotonic() < deadline:
             time.sleep(0.05)
         assert steps(bucket.path / "run", 1) == [1, 2]
@@ -127,7 +127,7 @@ def test_a_log_on_a_disk(tmp_path):
     with RunLog(workdir, 0, is_writer=True) as log:
         log.add_steps(line(1))
         log.submit(lambda: None)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while not read_lines(workdir / "steps.jsonl") and time.monotonic() < deadline:
             time.sleep(0.01)
         assert read_lines(workdir / "steps.jsonl") == [line(1)]

@@ -42,7 +42,7 @@ def create_torch_model(name: str, num_classes: int = 1000) -> nn.Module:
     parameters = inspect.signature(architecture.network.__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     arguments = {**defaults, **architecture.arguments, "num_classes": num_classes}
-    del arguments["dtype"]
+    del arguments["dtype"], arguments["in_features"]
     return COUNTERPARTS[architecture.network](**arguments)
 
 
