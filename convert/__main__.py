@@ -43,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "the architecture's)",
     )
     parser.add_argument(
+        "--image_size",
+        type=int,
+        help="side of the images, pixels, written into model.json (default: the architecture's)",
+    )
+    parser.add_argument(
         "--to-torch", action="store_true", help="convert a checkpoint into a PyTorch state dict"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing destination")
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="read a .pth file that runs code when read; only if you trust its author",
     )
     args = parser.parse_args(argv)
-    for option in ("model", "weights", "interpolation", "crop_pct", "trust"):
+    for option in ("model", "weights", "interpolation", "crop_pct", "image_size", "trust"):
         if args.to_torch and getattr(args, option):
             parser.error(f"--{option} needs a file of PyTorch weights as source")
     return exit_status(lambda: _convert(args))
@@ -69,7 +74,8 @@ def _convert(args: argparse.Namespace) -> int:
     if args.to_torch:
         to_torch(args.source, args.destination, overwrite=args.overwrite)
         return 0
-    overrides = {"interpolation": args.interpolation, "crop_pct": args.crop_pct}
+    fields = ("interpolation", "crop_pct", "image_size")
+    overrides = {name: getattr(args, name) for name in fields}
     options = {
         "model": args.model,
         "weights": args.weights or "plain",

@@ -245,10 +245,13 @@ def test_averaged_counters(tmp_path):
 
 def test_preprocessing(tmp_path):
     torch.save(state_dict(), tmp_path / "x.pth")
-    options = ("--interpolation", "bicubic", "--crop_pct", 0.95)
+    options = ("--interpolation", "bicubic", "--crop_pct", 0.95, "--image_size", 192)
     assert run(tmp_path / "x.pth", tmp_path / "checkpoint", *options) == 0
     expected = dataclasses.replace(
-        zoo.get_architecture(NAME).preprocessing, interpolation="bicubic", crop_pct=0.95
+        zoo.get_architecture(NAME).preprocessing,
+        interpolation="bicubic",
+        crop_pct=0.95,
+        image_size=192,
     )
     assert ModelCard.read(tmp_path / "checkpoint").preprocessing == expected
 
