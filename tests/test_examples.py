@@ -6,6 +6,7 @@ import runpy
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 import an_jax
@@ -19,6 +20,7 @@ BACKBONES = re.findall(
 )
 
 
+@pytest.mark.slow
 def test_train_digits(capsys):
     with jax.default_device(jax.devices()[0]):
         runpy.run_path(str(ROOT / "examples/train_digits.py"))

@@ -31,13 +31,9 @@ def check_outputs(golden, loss, logits, stats, record_error):
         assert abs(values.sum() - total) <= 1e-6 * abs(total)
 
 
-# Gradients take longest to compile. Here are the other outputs; the gradients are JAX's, but for
-# those of convolution and pooling (test_convolution.py).
-@pytest.mark.parametrize(
-    "name",
-    ["aognet_12m_an", "mobilenetv2_an", pytest.param("densenet_121_an", marks=pytest.mark.slow)],
-)
-def test_outputs(name, record_error):
+def test_outputs(record_error):
+    """Gradients take longest to compile: those of most networks are slow tests."""
+    name = "mobilenetv2_an"
     split = reference.load(name, jnp.float64)
     loss, (logits, stats) = jax.jit(apply_train, static_argnums=1)(
         split.params, split.definition, split.batch_stats
