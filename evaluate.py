@@ -69,7 +69,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--heartbeat_timeout",
         type=int,
         default=100,
-        help="seconds after which a silent process is dead (default: %(default)s)",
+        help="seconds without a heartbeat until a process is dead (default: %(default)s)",
     )
     return parser.parse_args(argv)
 

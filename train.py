@@ -16,7 +16,9 @@ config_flags.DEFINE_config_file("config", None, "the configuration", lock_config
 flags.DEFINE_string("workdir", None, "directory of the run, from which it resumes; may be gs://")
 flags.DEFINE_float("stall_minutes", 30, "end a process that makes no step for so long; 0: never")
 flags.DEFINE_integer("initialization_timeout", 300, "seconds to wait for all processes to start")
-flags.DEFINE_integer("heartbeat_timeout", 100, "seconds after which a silent process is dead")
+flags.DEFINE_integer(
+    "heartbeat_timeout", 100, "seconds without a heartbeat until a process is dead"
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 

@@ -28,7 +28,10 @@ INPUTS = {"uint8": jnp.uint8, "normalized": jnp.float32}
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m an_jax.export", description=__doc__)
-    parser.add_argument("checkpoint", help="a checkpoint or training run; may be gs://")
+    parser.add_argument(
+        "checkpoint",
+        help="a checkpoint, training run or step of it (RUN/checkpoints/STEP); may be gs://",
+    )
     parser.add_argument("output", help="the file to write; may be gs://")
     parser.add_argument(
         "--input",
@@ -63,7 +66,7 @@ def export_model(checkpoint: str | os.PathLike, input: str = "uint8") -> jax.exp
     """Exports a checkpoint's model in eval mode, with its weights.
 
     Args:
-        checkpoint: a checkpoint or training run; may be gs://.
+        checkpoint: a checkpoint, training run or step of it; may be gs://.
         input: "uint8" or "normalized", a key of INPUTS.
 
     Returns:

@@ -16,6 +16,7 @@ import numpy as np
 from an_jax.classifier import Prediction, load_classifier
 from an_jax.data.folders import IMAGE_SUFFIXES, is_hidden
 from an_jax.errors import InputError, check_utf8, exit_status
+from an_jax.evaluation.plots import shorten
 from an_jax.files import absolute, check_destination, why_not_png, write_atomically
 
 COLUMNS = 5  # of the contact sheet
@@ -103,14 +104,10 @@ def contact_sheet(
         ax.axis("off")
     for ax, path, image, row in zip(axes, paths, images, predictions, strict=False):
         ax.imshow(image)
-        best = [f"{100 * p.probability:.0f} % {_shorten(p.name)}" for p in row[:3]]
-        ax.set_title("\n".join([_shorten(absolute(path).name), *best]), fontsize=8, loc="left")
+        best = [f"{100 * p.probability:.0f} % {shorten(p.name)}" for p in row[:3]]
+        ax.set_title("\n".join([shorten(absolute(path).name), *best]), fontsize=8, loc="left")
         ax.title.set_parse_math(False)  # names may contain $
     return figure
-
-
-def _shorten(text: str, length: int = 28) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 if __name__ == "__main__":

@@ -54,6 +54,6 @@ def _watch(limit: float, ended: threading.Event) -> None:
     )
     faulthandler.dump_traceback(sys.stderr)
     if jax.process_count() > 1:
-        # The end of a process can abort the others. That of process 0 does at once.
+        # If a process exits, jax can abort the others; if process 0 exits, at once.
         time.sleep(GRACE + (jax.process_index() == 0))
     os._exit(EXIT_STATUS)

@@ -99,8 +99,8 @@ def current_names(keys: Collection[str]) -> dict[str, str]:
     """
     if {"conv1.0.weight", "layer1.0.downsample.2.weight"} <= set(keys):
         raise InputError(
-            "these are the names of timm's resnet50d or resnet101d. It pools its stem's output "
-            "with 3x3 windows, ResNetV1d here with 2x2: another network, with other predictions"
+            "these are the names of timm's resnet50d or resnet101d, which cannot be converted: "
+            "they pool the stem's output with 3x3 windows, resnetv1d_50_bn and resnetv1d_101_bn with 2x2"
         )
     further = (rules for key, rules in _FURTHER_RULES.items() if key in keys)
     rules = sum(further, start=_RULES)

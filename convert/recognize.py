@@ -159,14 +159,11 @@ def _explain_prefix(shapes: Mapping[str, tuple[int, ...]], candidates: Sequence[
         outside = {key: shape for key, shape in shapes.items() if key not in inside}
         for tensors in (stripped | outside, stripped):
             if matches := _match(tensors, candidates):
-                others = (
-                    ""
-                    if outside.keys() <= tensors.keys()
-                    else (f" and without the others, such as {next(iter(outside))}")
-                )
+                is_partial = not outside.keys() <= tensors.keys()
+                others = f" and without others such as {next(iter(outside))}," if is_partial else ""
                 return (
                     f"{len(inside)} of {len(shapes)} keys begin with {prefix!r}; without it"
-                    f"{others} the tensors fit {matches[0]}: save them so"
+                    f"{others} the tensors fit {matches[0]}: save them under these names"
                 )
     return ""
 

@@ -1,4 +1,4 @@
-"""Finds the state dict in what a training script saved, by rules that know no script."""
+"""Finds the state dict in a file that any training script saved."""
 
 import itertools
 import os

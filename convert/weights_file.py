@@ -33,7 +33,7 @@ class StateDict(NamedTuple):
 
     Attributes:
         tensors: key -> array, without wrapper and prefix.
-        description: what was found.
+        description: number of tensors, wrapper and removed prefix.
         unread_average: name of averaged weights that the file also holds, or "".
     """
 

@@ -41,10 +41,8 @@ def config(**changes) -> ml_collections.ConfigDict:
 
 
 def new_state(**changes) -> TrainState:
-    split, fields = (
-        functional.split(create_model("resnet_20_bn", num_classes=10)),
-        config(**changes),
-    )
+    split = functional.split(create_model("resnet_20_bn", num_classes=10))
+    fields = config(**changes)
     frozen = optimizer.find_frozen(fields.freeze, split)
     updates = optimizer.make_optimizer(fields, lambda _: 0.1, frozen)
     return init_state(split, updates, has_ema=fields.ema > 0)

@@ -221,7 +221,7 @@ FC = torch.ones(10, 64)
             (
                 "other_model",
                 lambda: {"a": {"b": {f"s.{k}": v for k, v in arrays().items()} | {"t.x": FC}}},
-                "152 of 153 keys begin with 's.'; without it and without the others, such as t.x "
+                "152 of 153 keys begin with 's.'; without it and without others such as t.x, "
                 "the tensors fit resnet_20_an_bn1",
             ),
             (

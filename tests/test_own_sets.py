@@ -1,4 +1,4 @@
-"""evaluate.py --datasets NAME=PATH: class folders of one's own, and the files about classes."""
+"""evaluate.py --datasets NAME=PATH: custom class folders, and the files about classes."""
 
 import csv
 import dataclasses

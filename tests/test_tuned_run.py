@@ -41,10 +41,8 @@ def test_the_best_weights_are_moving_averages(tuned, tmp_path):
     step = f"checkpoints/{best_step(tuned)}"
     shutil.copytree(tuned / step, tmp_path / step)
     state = read_last(epath.Path(tmp_path), **TUNED)
-    averages, split = (
-        state.ema["params"] | state.ema["batch_stats"],
-        functional.split(load_model(tuned)),
-    )
+    averages = state.ema["params"] | state.ema["batch_stats"]
+    split = functional.split(load_model(tuned))
     assert not np.array_equal(state.params["fc.bias"], averages["fc.bias"])
     for name, value in (split.params | split.batch_stats).items():
         np.testing.assert_array_equal(value, averages[name], err_msg=name)

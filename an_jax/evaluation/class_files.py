@@ -9,6 +9,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from an_jax.evaluation.metrics import top_accuracies
+from an_jax.evaluation.plots import shorten
 from an_jax.evaluation.predictions import Predictions
 from an_jax.files import replacing
 
@@ -125,8 +126,8 @@ def _draw(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Fi
     scale = PowerNorm(0.5, vmin=0, vmax=100)  # shows small percentages
     image = axes.imshow(percent, cmap="Blues", norm=scale)
     rotation = 90 if max(map(len, columns)) > 3 else 0
-    axes.set_xticks(range(len(columns)), [*map(_shorten, columns)], rotation=rotation, fontsize=8)
-    axes.set_yticks(range(len(rows)), [*map(_shorten, rows)], fontsize=8)
+    axes.set_xticks(range(len(columns)), [*map(shorten, columns)], rotation=rotation, fontsize=8)
+    axes.set_yticks(range(len(rows)), [*map(shorten, rows)], fontsize=8)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         label.set_parse_math(False)  # names may contain $
     if is_numbered:
@@ -138,10 +139,6 @@ def _draw(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Fi
     ticks = [0, 1, 5, 10, 25, 50, 100]
     figure.colorbar(image, label="% of the images of the class", shrink=0.6, ticks=ticks)
     return figure
-
-
-def _shorten(name: str, length: int = 28) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _write_csv(path: epath.Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:

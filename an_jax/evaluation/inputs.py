@@ -31,7 +31,7 @@ class Settings:
 
     Attributes:
         datasets: names in TEST_SETS and in `own_folders`.
-        own_folders: name -> directory of class folders of one's own.
+        own_folders: name -> directory of custom class folders.
         data_dir: directory of the test sets; None if they come with a package.
         output_dir: directory of the results and predictions.
         batch_size: global batch size.
@@ -211,7 +211,7 @@ def _check_classes(models: list[Model], test_sets: dict[str, TestSet]) -> None:
 
 
 def _open_own_sets(models: list[Model], folders: dict[str, str]) -> dict[str, Source]:
-    """Opens the class folders of one's own, and notes how many classes have none."""
+    """Opens the custom class folders and reports how many classes have none."""
     if not folders:
         return {}
     class_names = models[0].card.class_names

@@ -24,6 +24,11 @@ _VARIANT = re.compile(r"(?<![a-z0-9])an(_bn\d+|_all)?(?![a-z0-9])")  # an_bn2: A
 Cells = dict[tuple[str, str], float]  # (model, test set) -> percent
 
 
+def shorten(text: str, length: int = 28) -> str:
+    """Returns at most `length` characters of a label."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def figures(results: list[Result]) -> dict[str, Figure]:
     """Draws every figure that the results have data for.
 

@@ -135,7 +135,5 @@ def gather(parts: list[Predictions], n: int) -> Predictions:
     return Predictions(
         np.ascontiguousarray(join(*letters)).view(f"S{length}")[:, 0],
         join(*(part.labels for part in parts)),
-        jax.tree.map(join, *(part.classes for part in parts)),
-        jax.tree.map(join, *(part.confidence for part in parts)),
-        jax.tree.map(join, *(part.nll for part in parts)),
+        *jax.tree.map(join, *((part.classes, part.confidence, part.nll) for part in parts)),
     )

@@ -69,7 +69,7 @@ def scored_predictions(test_set: TestSet, load: Load) -> tuple[Predictions, str]
     """Returns the predictions that a test set with the metric "accuracy" scores.
 
     Args:
-        test_set: an entry of TEST_SETS, or of class folders of one's own.
+        test_set: an entry of TEST_SETS, or of custom class folders.
         load: returns the predictions for its image set.
 
     Returns:

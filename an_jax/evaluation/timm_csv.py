@@ -31,7 +31,8 @@ def csv_files(results: list[Result]) -> dict[str, str]:
         by_dataset[result.dataset].append(result)
     files = {METADATA: _text(_metadata_rows(results))}
     for dataset, group in list(by_dataset.items()):
-        clean = get_test_set(dataset).clean
+        test_set = get_test_set(dataset)
+        clean = test_set.clean
         if dataset == "imagenet-c":
             rows = _corruption_rows(group)
         elif dataset == "imagenet-p":
@@ -40,7 +41,7 @@ def csv_files(results: list[Result]) -> dict[str, str]:
             rows = [_accuracies(result) | _aupr(result) for result in _ranked(group)]
         else:
             rows = _shift_rows(_ranked(group), _ranked(by_dataset[clean]))
-        files[get_test_set(dataset).csv] = _text(rows)
+        files[test_set.csv] = _text(rows)
     return files
 
 

@@ -37,7 +37,7 @@ NO_EVAL_SETS = EvalSets({}, {}, References(None, None), ())
 
 
 def open_eval_sets(config: ml_collections.ConfigDict, num_classes: int) -> EvalSets:
-    """Opens the test sets of a configuration; images may be missing, which is noted.
+    """Opens the test sets of a configuration; missing images are reported.
 
     Args:
         config: the configuration.
@@ -49,7 +49,7 @@ def open_eval_sets(config: ml_collections.ConfigDict, num_classes: int) -> EvalS
     if not config.eval_sets:
         return NO_EVAL_SETS
     names = expand_names(config.eval_sets)
-    # Optional sets have no part in the scores that are numbers.
+    # Optional sets do not contribute to scalar scores.
     test_sets = {name: dataclasses.replace(TEST_SETS[name], optional_sets=()) for name in names}
     for name, test_set in test_sets.items():
         expected = IMAGE_SETS[test_set.image_sets[0]].num_classes
@@ -66,8 +66,8 @@ def open_eval_sets(config: ml_collections.ConfigDict, num_classes: int) -> EvalS
     return EvalSets(test_sets, sources, references, {*range(every, last, every), last})
 
 
-def scores_of(eval_sets: EvalSets, predict: Callable[[str], Predictions]) -> dict[str, float]:
-    """Returns the scores that are numbers, by names such as "imagenet-a/top1".
+def compute_scores(eval_sets: EvalSets, predict: Callable[[str], Predictions]) -> dict[str, float]:
+    """Returns the scalar scores by names such as "imagenet-a/top1".
 
     Args:
         eval_sets: the test sets.

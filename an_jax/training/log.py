@@ -87,7 +87,7 @@ class RunLog:
             self._files.add_epoch(line)
 
     def write(self) -> None:
-        """Has what was added written, in the background."""
+        """Writes the added lines in the background."""
         if self._files:
             self._files.write()
 

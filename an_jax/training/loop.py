@@ -168,7 +168,7 @@ def _run(
     first_epoch = (step if is_evaluated else step - 1) // steps
 
     def check() -> None:
-        """Raises the error of what this process does in the background."""
+        """Raises the error of a background thread of this process."""
         lock.check()
         log.check()
 

@@ -115,7 +115,7 @@ def sgd(
     weight_decay: float,
     mask: Mask | None = None,
 ) -> optax.GradientTransformation:
-    """Returns SGD as PyTorch computes it, with weight decay on all parameters or a mask's."""
+    """Returns SGD as PyTorch computes it, with weight decay on all or on masked parameters."""
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask), optax.sgd(learning_rate, momentum=momentum)
     )

@@ -13,7 +13,7 @@ from an_jax.data.sets.train_sets import TrainSet
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.metrics import real_accuracy, top_accuracies
 from an_jax.evaluation.predictions import ALL, Predictions
-from an_jax.training.eval_sets import NO_EVAL_SETS, EvalSets, scores_of
+from an_jax.training.eval_sets import NO_EVAL_SETS, EvalSets, compute_scores
 from an_jax.training.step import TrainState
 
 
@@ -47,11 +47,10 @@ class Validation:
     def __call__(self, state: TrainState, epoch: int) -> dict[str, float]:
         """Scores the weights after an epoch, from 1.
 
-        Returns val_top1 and val_top5, with ReaL's labels also real_top1 and real_top5.
-
-        They are those of the moving averages of the weights, if there are any; then the same names
-        with "plain_" before them are those of the weights themselves. Further test sets have names
-        such as "imagenet-a/top1".
+        Returns:
+            val_top1 and val_top5; with ReaL's labels also real_top1 and real_top5. If there are
+            moving averages, these scores are theirs, and "plain_val_top1" etc. are those of the
+            weights themselves. Scores of further test sets have names such as "imagenet-a/top1".
 
         Raises:
             InputError: an image cannot be decoded, or logits are NaN or infinite.
@@ -64,7 +63,7 @@ class Validation:
         if epoch in self._eval_sets.epochs:
             # Test sets share image sets. All of ImageNet-C and -P would fill the memory.
             predict = functools.lru_cache(2)(functools.partial(self._predict, weights))
-            scores |= scores_of(self._eval_sets, predict)
+            scores |= compute_scores(self._eval_sets, predict)
         return scores
 
     def _predict(self, weights: dict[str, functional.Arrays], image_set: str) -> Predictions:

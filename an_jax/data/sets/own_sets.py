@@ -1,4 +1,4 @@
-"""Class folders of one's own as test sets: NAME=PATH."""
+"""Custom class folders as test sets: NAME=PATH."""
 
 import itertools
 from collections import Counter
@@ -20,7 +20,7 @@ from an_jax.files import absolute
 
 
 def parse_datasets(text: str) -> tuple[list[str], dict[str, str]]:
-    """Parses a list with commas of test sets and class folders of one's own.
+    """Parses a list with commas of test sets and custom class folders.
 
     Args:
         text: names and groups as in `expand_names`, and NAME=PATH; for example

@@ -126,7 +126,7 @@ PUBLISHED = (
 
 
 def own_test_set(name: str, num_images: int = 0) -> TestSet:
-    """Returns the row of class folders of one's own.
+    """Returns the row of custom class folders.
 
     Args:
         name: column of the results.
@@ -147,7 +147,7 @@ def own_test_set(name: str, num_images: int = 0) -> TestSet:
 
 
 def get_test_set(name: str) -> TestSet:
-    """Returns a row of TEST_SETS, or that of class folders of one's own.
+    """Returns a row of TEST_SETS, or that of custom class folders.
 
     Raises:
         InputError: the name can be neither's.
