@@ -100,7 +100,8 @@ def current_names(keys: Collection[str]) -> dict[str, str]:
     if {"conv1.0.weight", "layer1.0.downsample.2.weight"} <= set(keys):
         raise InputError(
             "these are the names of timm's resnet50d or resnet101d, which cannot be converted: "
-            "they pool the stem's output with 3x3 windows, resnetv1d_50_bn and resnetv1d_101_bn with 2x2"
+            "they pool the stem's output with 3x3 windows, resnetv1d_50_bn and resnetv1d_101_bn "
+            "with 2x2"
         )
     further = (rules for key, rules in _FURTHER_RULES.items() if key in keys)
     rules = sum(further, start=_RULES)
