@@ -1,9 +1,9 @@
 """Checkpoints that describe themselves: `model.json` beside the weights names the model.
 
-converted                       trained (a working directory of train.py)
-├── model.json                  ├── model.json
-├── weights/                    ├── best/<step>/weights/
-└── weights.sha256              └── checkpoints/<step>/weights/, .../optimizer/
+converted                trained (a working directory of train.py)
+├── model.json           ├── model.json
+├── weights/             ├── best/<step>/weights/
+└── weights.sha256       └── checkpoints/<step>/weights/, .../optimizer/, .../ema/
 """
 
 import dataclasses
@@ -22,17 +22,19 @@ from jax.typing import DTypeLike
 
 from an_jax import functional, parallel, zoo
 from an_jax.buckets import check_bucket
-from an_jax.data.sets.class_index import imagenet_names
+from an_jax.data.sets.class_index import imagenet_names, imagenet_wnids
 from an_jax.errors import InputError, one_line
 from an_jax.files import (
     absolute,
     check_destination,
+    is_remote,
     replacing,
     restore_interrupted,
     write_atomically,
 )
 
-CARD, WEIGHTS, STEPS, BEST = "model.json", "weights", "checkpoints", "best"
+CARD, WEIGHTS, EMA, STEPS, BEST = "model.json", "weights", "ema", "checkpoints", "best"
+_COMMIT = "commit_success.txt"
 DIGEST = "weights.sha256"
 # The metrics that rank the epochs of a run: top-1 accuracy by the original and by ReaL labels.
 RANKINGS: dict[str, Callable[[Mapping[str, float]], float]] = {
@@ -65,6 +67,11 @@ class ModelCard:
         if self.num_classes == 1000:
             return imagenet_names()
         return [str(label) for label in range(self.num_classes)]
+
+    @property
+    def has_imagenet_classes(self) -> bool:
+        """Whether the classes are ImageNet's, in their order."""
+        return tuple(self.class_names) in (tuple(imagenet_names()), tuple(imagenet_wnids()))
 
     @classmethod
     def read(cls, checkpoint: str | os.PathLike) -> "ModelCard":
@@ -101,8 +108,12 @@ class ModelCard:
 
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
-    """Returns whether `path` looks like a checkpoint of this project."""
-    return (_card_directory(absolute(path)) / CARD).is_file()
+    """Returns whether `path` looks like a complete checkpoint of this project."""
+    given = absolute(path)
+    directory = _card_directory(given)
+    # In a bucket, which has no rename, orbax writes this file last.
+    is_unfinished = directory != given and is_remote(given) and not (given / _COMMIT).exists()
+    return (directory / CARD).is_file() and not is_unfinished
 
 
 def checkpoint_name(path: epath.Path) -> str:
@@ -296,4 +307,5 @@ def best_step(workdir: epath.Path) -> int:
 def _weights_directory(path: epath.Path) -> epath.Path:
     if (path / STEPS).is_dir():
         return path / BEST / str(best_step(path)) / WEIGHTS
-    return path / WEIGHTS
+    averages = path / EMA  # the run's accuracies are those of the averages
+    return averages if averages.is_dir() else path / WEIGHTS

@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: the checkpoint is missing or damaged, or the file cannot be written.
     """
+    check_bucket(args.checkpoint)
     check_bucket(args.output)
     check_destination(args.output, overwrite=True, why_foreign=why_not_exported)
     exported = export_model(args.checkpoint, args.input)

@@ -43,11 +43,14 @@ def note_progress(what: str) -> None:
 
 
 def _watch(limit: float, ended: threading.Event) -> None:
-    while _last is None or (idle := time.monotonic() - _last[0]) < limit:
-        if ended.wait(limit if _last is None else limit - idle):
+    last = None
+    while last is None or time.monotonic() - last[0] < limit:
+        waited = 0.0 if last is None else time.monotonic() - last[0]
+        if ended.wait(max(limit - waited, 0.0)):
             return
+        last = _last
     print(
-        f"error: no progress for {limit / 60:.3g} minutes since {_last[1]}: process "
+        f"error: no progress for {limit / 60:.3g} minutes since {last[1]}: process "
         f"{jax.process_index()} of {jax.process_count()} on {socket.gethostname()} ends. Run the "
         "same command again to resume. What each thread waits for:",
         file=sys.stderr,

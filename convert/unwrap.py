@@ -13,6 +13,7 @@ from an_jax.errors import InputError
 MAX_DEPTH = 4  # of the entries that are searched
 # In the name of an average of the weights over training, such as "model_ema".
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|average|averaged|shadow)($|[._])")
+_COUNTER = "n_averaged"  # PyTorch's AveragedModel counts the models in its average
 
 
 class Found(NamedTuple):
@@ -42,7 +43,11 @@ def unwrap(path: str | os.PathLike, content: object, weights: str) -> Found:
         InputError: there is no such state dict, or there are several of the same size.
     """
     entries = dict(_state_dicts(content, ""))
-    averages = {name: tensors for name, tensors in entries.items() if _AVERAGE.search(name)}
+    averages = {
+        name: tensors
+        for name, tensors in entries.items()
+        if _AVERAGE.search(name) or (len(entries) > 1 and _COUNTER in tensors)
+    }
     if weights == "plain":
         chosen = {name: tensors for name, tensors in entries.items() if name not in averages}
     elif weights == "ema":
@@ -58,8 +63,7 @@ def unwrap(path: str | os.PathLike, content: object, weights: str) -> Found:
             f"{path} holds {len(names)} state dicts of {size} tensors: "
             f"{', '.join(map(repr, names))}; choose one with --weights NAME"
         )
-    # PyTorch's AveragedModel counts the models in its average.
-    tensors = {key: array for key, array in chosen[names[0]].items() if key != "n_averaged"}
+    tensors = {key: array for key, array in chosen[names[0]].items() if key != _COUNTER}
     is_average = names[0] in averages
     return Found(tensors, names[0], "" if is_average else next(iter(averages), ""))
 

@@ -198,7 +198,7 @@ def test_averaged_weights(tmp_path, capsys):
     """`--weights` chooses between plain and averaged weights, or an entry by name. The report says
     that there are others. torchvision saves those of an AveragedModel, with a prefix and a counter.
     """
-    source, name, average = tmp_path / "x.pth", "model_ema", map_floats(lambda tensor: tensor + 1)
+    source, name, average = tmp_path / "x.pth", "avg_model", map_floats(lambda tensor: tensor + 1)
     wrapped = {f"module.{key}": tensor for key, tensor in average.items()}
     torch.save({"model": state_dict(), name: wrapped | {"n_averaged": torch.tensor(9)}}, source)
     note = f"note        the file also holds averaged weights ({name!r}); --weights ema takes them"

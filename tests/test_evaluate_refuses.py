@@ -141,6 +141,10 @@ def test_other_classes(fails, tmp_path):
     save(tmp_path / "ten", dataclasses.replace(CARD, num_classes=10))
     message = "ten has 10 classes, imagenet-1k has 1000: choose other --datasets (NAME=PATH for"
     assert message in fails(checkpoint=tmp_path / "ten")
+    own = dataclasses.replace(CARD, source={"classes": [f"class {i}" for i in range(1000)]})
+    save(tmp_path / "own", own)
+    message = "own has classes of its own, imagenet-1k has ImageNet's: choose other --datasets"
+    assert message in fails(checkpoint=tmp_path / "own")
 
 
 def test_corrupt_image(fails, tmp_path, images):

@@ -10,6 +10,7 @@ import pytest
 
 import an_jax
 from an_jax import functional
+from an_jax.checkpoint import is_checkpoint
 from an_jax.errors import InputError
 from an_jax.training import lock, loop
 from an_jax.training.checkpoints import TrainCheckpoints
@@ -96,7 +97,7 @@ def kill_while_saving(bucket, workdir, process):
     process.communicate()
     step = max(saves_begun(bucket))
     assert (workdir / f"checkpoints/{step}").exists()
-    assert not (workdir / f"checkpoints/{step}/commit_success.txt").exists()
+    assert not is_checkpoint(workdir / f"checkpoints/{step}")
     return step
 
 

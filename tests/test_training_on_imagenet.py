@@ -1,5 +1,6 @@
 """ImageNet's layouts for training, and ReaL's labels."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -52,16 +53,20 @@ def test_validation_with_real_labels(tmp_path, archives, monkeypatch):
     assert scores.keys() == {"val_top1", "val_top5", "real_top1", "real_top5"}
 
 
-def test_further_test_sets(archives, capsys):
+def cannot_read(*args):
+    raise InputError("1.jpg cannot be read")
+
+
+def test_further_test_sets(archives, monkeypatch, capsys):
     """They have evaluate.py's scores: of ImageNet-A, accuracy among its 200 classes."""
     mesh, split = parallel.make_mesh(), random_split()
     names = ("imagenet-1k-reassessed", "imagenet-a", "imagenet-o")
     changes = {"eval_sets": ",".join(names), "eval_sets_epochs": 2, "num_epochs": 5}
-    further = eval_sets.open_eval_sets(config(data_dir=f"{archives}/", **changes), 1000)
+    card = ModelCard("resnet_20_bn", 1000, Preprocessing(image_size=8), {})
+    further = eval_sets.open_eval_sets(config(data_dir=f"{archives}/", **changes), card)
     n = len(further.sources["imagenet-a"])
     assert f"note: {n} of the 7500 images of imagenet-a\n" in capsys.readouterr().out
     assert further.epochs == {2, 4, 5}
-    card = ModelCard("resnet_20_bn", 1000, Preprocessing(image_size=8), {})
     images = TrainSet(further.sources["imagenet-a"], further.sources["imagenet-a"], 1000)
     validate = validation.Validation(split.definition, card, images, 16, mesh, further)
     state = parallel.replicate(init_state(split, optax.identity()), mesh)
@@ -75,6 +80,14 @@ def test_further_test_sets(archives, capsys):
     assert "imagenet-o/aupr" in scores
     assert all(isinstance(value, float) for value in scores.values())
     assert not any("/" in name for name in validate(state, 3))
+    monkeypatch.setattr(validate, "_predict", cannot_read)
+    assert validate(state, 2).keys() == {"val_top1", "val_top5"}
+    assert (
+        "warning: eval_sets are not scored after epoch 2: 1.jpg cannot" in capsys.readouterr().out
+    )
+    own = dataclasses.replace(card, source={"classes": [f"class {i}" for i in range(1000)]})
+    with pytest.raises(InputError, match="imagenet-1k-reassessed has ImageNet's classes, the mod"):
+        eval_sets.open_eval_sets(config(data_dir=f"{archives}/", **changes), own)
 
 
 @pytest.mark.parametrize("flat", [False, True])

@@ -202,11 +202,18 @@ def _check_classes(models: list[Model], test_sets: dict[str, TestSet]) -> None:
     for model in models:
         for image_set in (name for t in test_sets.values() for name in t.image_sets):
             expected = IMAGE_SETS[image_set].num_classes
+            advice = (
+                "choose other --datasets (NAME=PATH for class folders of your own) or another "
+                "--checkpoint"
+            )
             if model.card.num_classes != expected:
                 raise InputError(
                     f"{model.name} has {model.card.num_classes} classes, {image_set} has "
-                    f"{expected}: choose other --datasets (NAME=PATH for class folders of your "
-                    "own) or another --checkpoint"
+                    f"{expected}: {advice}"
+                )
+            if expected == 1000 and not model.card.has_imagenet_classes:
+                raise InputError(
+                    f"{model.name} has classes of its own, {image_set} has ImageNet's: {advice}"
                 )
 
 

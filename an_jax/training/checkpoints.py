@@ -12,12 +12,12 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
 from an_jax import parallel
-from an_jax.checkpoint import BEST, RANKINGS, STEPS, WEIGHTS
+from an_jax.checkpoint import BEST, EMA, RANKINGS, STEPS, WEIGHTS
 from an_jax.errors import InputError, one_line
 from an_jax.training.messages import how_to_resume
 from an_jax.training.step import TrainState
 
-OPTIMIZER, EMA = "optimizer", "ema"
+OPTIMIZER = "optimizer"
 
 
 class TrainCheckpoints:

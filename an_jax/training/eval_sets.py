@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 
 import ml_collections
 
+from an_jax.checkpoint import ModelCard
 from an_jax.data.sets.image_sets import IMAGE_SETS
 from an_jax.data.sets.opening import Source
 from an_jax.data.sets.test_sets import TEST_SETS, TestSet, expand_names
@@ -36,15 +37,15 @@ class EvalSets:
 NO_EVAL_SETS = EvalSets({}, {}, References(None, None), ())
 
 
-def open_eval_sets(config: ml_collections.ConfigDict, num_classes: int) -> EvalSets:
+def open_eval_sets(config: ml_collections.ConfigDict, card: ModelCard) -> EvalSets:
     """Opens the test sets of a configuration; missing images are reported.
 
     Args:
         config: the configuration.
-        num_classes: number of the model's logits.
+        card: the model's card.
 
     Raises:
-        InputError: a test set is unknown, absent or of another number of classes.
+        InputError: a test set is unknown, absent or of other classes.
     """
     if not config.eval_sets:
         return NO_EVAL_SETS
@@ -53,10 +54,12 @@ def open_eval_sets(config: ml_collections.ConfigDict, num_classes: int) -> EvalS
     test_sets = {name: dataclasses.replace(TEST_SETS[name], optional_sets=()) for name in names}
     for name, test_set in test_sets.items():
         expected = IMAGE_SETS[test_set.image_sets[0]].num_classes
-        if num_classes != expected:
+        if card.num_classes != expected:
             raise InputError(
-                f"eval_sets: {name} has {expected} classes, the model has {num_classes}"
+                f"eval_sets: {name} has {expected} classes, the model has {card.num_classes}"
             )
+        if expected == 1000 and not card.has_imagenet_classes:
+            raise InputError(f"eval_sets: {name} has ImageNet's classes, the model has its own")
     data_dir = os.path.expanduser(config.data_dir) or None
     sources, references = open_test_sets(test_sets, data_dir, allow_partial=True)
     for name, source in sources.items():

@@ -72,7 +72,7 @@ def _open_train_set(config: ml_collections.ConfigDict) -> TrainSet:
 
 def _open_eval_sets(config: ml_collections.ConfigDict, card: ModelCard) -> EvalSets:
     """Raises InputError unless all processes can open the same test sets."""
-    open_sets = functools.partial(open_eval_sets, config, card.num_classes)
+    open_sets = functools.partial(open_eval_sets, config, card)
     eval_sets = parallel.from_main_process(open_sets)
     sources = eval_sets.sources.items()
     parallel.check_agreement({f"images of {name}": s.fingerprint for name, s in sources})

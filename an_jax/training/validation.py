@@ -10,10 +10,12 @@ from an_jax.checkpoint import ModelCard
 from an_jax.data.sets.image_sets import IMAGE_SETS
 from an_jax.data.sets.real_labels import match_labels
 from an_jax.data.sets.train_sets import TrainSet
+from an_jax.errors import InputError
 from an_jax.evaluation.evaluator import Evaluator
 from an_jax.evaluation.metrics import real_accuracy, top_accuracies
 from an_jax.evaluation.predictions import ALL, Predictions
 from an_jax.training.eval_sets import NO_EVAL_SETS, EvalSets, compute_scores
+from an_jax.training.messages import say
 from an_jax.training.step import TrainState
 
 
@@ -63,7 +65,10 @@ class Validation:
         if epoch in self._eval_sets.epochs:
             # Test sets share image sets. All of ImageNet-C and -P would fill the memory.
             predict = functools.lru_cache(2)(functools.partial(self._predict, weights))
-            scores |= compute_scores(self._eval_sets, predict)
+            try:
+                scores |= compute_scores(self._eval_sets, predict)
+            except InputError as error:  # the same on all processes
+                say(f"warning: eval_sets are not scored after epoch {epoch}: {error}")
         return scores
 
     def _predict(self, weights: dict[str, functional.Arrays], image_set: str) -> Predictions:
