@@ -183,6 +183,7 @@ def test_from_a_checkpoint_of_other_classes(folder, tmp_path, monkeypatch):
     assert ["digits-noise/top1" in line for line in curves.read_metrics(run)] == [False, True]
 
 
+@pytest.mark.slow
 def test_fewer_than_five_classes(tmp_path):
     for part in ("train", "val"):
         for i in range(16):

@@ -32,14 +32,18 @@ def train(frozen=frozenset(), gradients=GRADIENTS, **changes):
     return params
 
 
-def test_adamw_is_pytorchs():
+@pytest.mark.parametrize(
+    ("name", "optimizer", "options"),
+    [("sgd", torch.optim.SGD, {"momentum": 0.9}), ("adamw", torch.optim.AdamW, {})],
+)
+def test_pytorchs_optimizers(name, optimizer, options):
     params = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in PARAMS.items()}
-    adamw = torch.optim.AdamW(params.values(), lr=0.1, weight_decay=0.2)
+    updates = optimizer(params.values(), lr=0.1, weight_decay=0.2, **options)
     for gradient in GRADIENTS:
-        for name, param in params.items():
-            param.grad = torch.tensor(gradient[name])
-        adamw.step()
-    for name, value in train(optimizer="adamw").items():
+        for path, param in params.items():
+            param.grad = torch.tensor(gradient[path])
+        updates.step()
+    for name, value in train(optimizer=name).items():
         np.testing.assert_allclose(value, params[name].detach().numpy(), rtol=1e-6)
 
 
