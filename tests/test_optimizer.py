@@ -43,8 +43,8 @@ def test_pytorchs_optimizers(name, optimizer, options):
         for path, param in params.items():
             param.grad = torch.tensor(gradient[path])
         updates.step()
-    for name, value in train(optimizer=name).items():
-        np.testing.assert_allclose(value, params[name].detach().numpy(), rtol=1e-6)
+    for path, value in train(optimizer=name).items():
+        np.testing.assert_allclose(value, params[path].detach().numpy(), rtol=1e-6)
 
 
 def test_lamb():
