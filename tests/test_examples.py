@@ -45,6 +45,7 @@ def test_parts_of_networks(monkeypatch):
     assert maps[-1].shape == (2, 16, 16, 64)  # of resnet_20_bn, the last model there
 
 
+@pytest.mark.slow
 def test_backbone_under_a_head(monkeypatch):
     """docs/backbones.md, with a smaller network than there."""
     backbone = ResNet(BasicBlock, (1, 1, 1), planes=(4, 4, 4), num_classes=0, rngs=nnx.Rngs(0))
@@ -62,6 +63,7 @@ def test_backbone_under_a_head(monkeypatch):
     assert arguments[1]["backbone.norm1.mean"].any()
 
 
+@pytest.mark.slow
 def test_norm_in_ones_own_module():
     namespace = {}
     exec(BACKBONES[3], namespace)
