@@ -112,7 +112,10 @@ class Predictions:
         """
         classes, confidence = self.classes[space], self.confidence[space]
         ranks = range(1, classes.shape[1] + 1)
-        with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        with (
+            replacing(path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             header = [*(f"top{i}" for i in ranks), *(f"prob{i}" for i in ranks)]
             writer.writerow(["filename", "label", *header])
