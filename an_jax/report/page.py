@@ -33,7 +33,10 @@ def build_page(
     style = _asset("page.css")
     script = '"use strict";\n' + "\n".join(map(_asset, (*_COMMON, *scripts)))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; script-src 'sha256-{digest}'; img-src data:; style-src 'unsafe-inline'"
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "img-src data:"
+    )
     text = html.escape(title)
     packed = "".join(
         f'<script type="text/plain" id="blob-{name}">{_pack(blob)}</script>\n'

@@ -1,6 +1,7 @@
 /* Charts as SVG, with a legend that switches series, a readout, and the data as a table. */
 
-const SIZE = { width: 640, height: 380, left: 62, right: 14, top: 12, bottom: 46 };
+const SIZE = { width: 640, height: 380, left: 62, right: 14, top: 12 };
+const MANY_NAMES = 6; // on an axis: more are turned
 
 /**
  * Draws a chart.
@@ -37,9 +38,11 @@ function seriesColor(index, count) {
 function drawPlot(options, series, readout) {
   const points = series.flatMap((s) => s.points.filter((p) => isDrawable(p, options)).map((p) => ({ ...p, series: s })));
   const x = scale(options.x, points.map((p) => p.x), SIZE.left, SIZE.width - SIZE.right);
-  const y = scale(options.y, points.map((p) => p.y), SIZE.height - SIZE.bottom, SIZE.top);
+  const isCrowded = options.x.type === "band" && x.ticks.length > MANY_NAMES;
+  const bottom = SIZE.height - (isCrowded ? 110 : 46);
+  const y = scale(options.y, points.map((p) => p.y), bottom, SIZE.top);
   const picture = svg("svg", { viewBox: `0 0 ${SIZE.width} ${SIZE.height}`, role: "img", tabindex: 0, "aria-label": `${options.title}. Arrow keys step through ${points.length} points.` },
-    axes(options, x, y));
+    axes(options, x, y, bottom, isCrowded));
   if (options.diagonal) {
     const [low, high] = [Math.max(x.min, y.min), Math.min(x.max, y.max)];
     if (low < high) picture.append(svg("line", { class: "diagonal", x1: x(low), y1: y(low), x2: x(high), y2: y(high) }));
@@ -116,14 +119,12 @@ function tickText(value) {
   if (typeof value !== "number") return value;
   const size = Math.abs(value);
   if (size >= 1e6) return `${Number((value / 1e6).toPrecision(6))}M`;
-  if (size !== 0 && size < 1e-3) return value.toExponential().replace("e", "e").replace("-", "−");
+  if (size !== 0 && size < 1e-3) return value.toExponential().replaceAll("-", "−");
   return String(value).replace("-", "−");
 }
 
-function axes(options, x, y) {
-  const bottom = SIZE.height - SIZE.bottom;
+function axes(options, x, y, bottom, isCrowded) {
   const group = svg("g", { class: "axes" });
-  const isCrowded = options.x.type === "band" && x.ticks.length > 8;
   for (const tick of y.ticks) {
     group.append(svg("line", { class: "grid", x1: SIZE.left, x2: SIZE.width - SIZE.right, y1: y(tick), y2: y(tick) }),
       svg("text", { x: SIZE.left - 6, y: y(tick) + 4, "text-anchor": "end" }, tickText(tick)));
@@ -131,7 +132,7 @@ function axes(options, x, y) {
   for (const tick of x.ticks) {
     const turn = isCrowded ? { transform: `rotate(-35 ${x(tick)} ${bottom + 14})`, "text-anchor": "end" } : { "text-anchor": "middle" };
     group.append(svg("line", { class: "tick", x1: x(tick), x2: x(tick), y1: bottom, y2: bottom + 4 }),
-      svg("text", { x: x(tick), y: bottom + 16, ...turn }, shorten(tickText(tick), isCrowded ? 12 : 18)));
+      svg("text", { x: x(tick), y: bottom + 16, ...turn }, shorten(tickText(tick), isCrowded ? 18 : 16)));
   }
   group.append(svg("line", { class: "axis", x1: SIZE.left, x2: SIZE.width - SIZE.right, y1: bottom, y2: bottom }),
     svg("text", { class: "title", x: (SIZE.left + SIZE.width - SIZE.right) / 2, y: SIZE.height - 6, "text-anchor": "middle" }, options.x.label),
