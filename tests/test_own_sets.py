@@ -126,6 +126,7 @@ def test_classes_of_a_fine_tuned_model(tmp_path, capsys):
     best = softmax_of(checkpoint, map(fake_archives.picture, (1, 2, 0))).argmax(axis=1)
     assert entries(out)["mine"]["top1"] == np.mean(best == [1, 1, 0])
     assert entries(out)["mine"]["top5"] == 1
+    assert not (out / "thumbnails").exists()  # these need --save_predictions
     rows = read_csv(out / "classes/flowers/mine/accuracy.csv")
     assert [(row["class"], row["images"]) for row in rows] == [("rose", "1"), ("red tulip", "2")]
     assert read_csv(out / "model_metadata.csv")[0]["pretrain"] == ""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from etils import epath
 
@@ -10,8 +10,11 @@ from an_jax.data.sets.class_index import SUBSETS
 from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.errors import InputError
 from an_jax.evaluation.predictions import ALL, Predictions
+from an_jax.evaluation.result import Result
+from an_jax.files import replacing
 from an_jax.zoo import Preprocessing
 
+CLASS_NAMES = "classes.json"  # beside the predictions: a list, the name of each label
 VERSION = 1  # increment when a code change alters predictions for the same inputs
 
 
@@ -60,6 +63,11 @@ class PredictionFiles:
         space = image_set if image_set in SUBSETS else ALL
         self.load(image_set).write_csv(self._path(image_set).with_suffix(".csv"), space)
 
+    def write_class_names(self, names: Sequence[str]) -> None:
+        """Writes the name of each label. Raises InputError if that fails."""
+        with replacing(self.directory / CLASS_NAMES) as path:
+            path.write_text(json.dumps([*names]))
+
     def _path(self, image_set: str) -> epath.Path:
         return self.directory / f"{image_set}.npz"
 
@@ -85,6 +93,24 @@ def make_keys(
     """
     model = [VERSION, weights_digest, architecture, dataclasses.asdict(preprocessing), dtype]
     return {name: json.dumps([*model, images]) for name, images in fingerprints.items()}
+
+
+def images_of_key(key: str, result: Result) -> str | None:
+    """Returns the fingerprint in a key, or None if the key does not belong to a result.
+
+    Args:
+        key: from `make_keys`, of any version.
+        result: must have the same weights, architecture, preprocessing and dtype.
+    """
+    version, *model, images = json.loads(key)
+    if version != VERSION:
+        return None
+    digest, architecture, preprocessing, dtype = model
+    fields = ("image_size", "crop_pct", "interpolation")
+    found = [digest, architecture, dtype, *(preprocessing[field] for field in fields)]
+    expected = [result.weights_digest, result.architecture, result.dtype]
+    expected += [getattr(result, field) for field in fields]
+    return images if found == expected else None
 
 
 def _label_spaces(image_set: str) -> set[str]:

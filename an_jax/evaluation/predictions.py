@@ -85,12 +85,16 @@ class Predictions:
     @classmethod
     def load(cls, path: epath.Path, key: str) -> "Predictions | None":
         """Reads a file; returns None if it is missing or damaged, or has another key."""
+        saved = cls.read(path)
+        return saved[1] if saved and saved[0] == key else None
+
+    @classmethod
+    def read(cls, path: epath.Path) -> "tuple[str, Predictions] | None":
+        """Reads a file and its key; returns None if it is missing or damaged."""
         try:
             with np.load(io.BytesIO(path.read_bytes())) as file:
-                if file["key"] != key:
-                    return None
                 spaces = [n.removeprefix("classes/") for n in file if n.startswith("classes/")]
-                return cls(
+                return str(file["key"]), cls(
                     file["filenames"],
                     file["labels"],
                     {space: file[f"classes/{space}"] for space in spaces},

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from etils import epath
 from jax.sharding import Mesh
 
 from an_jax import functional, parallel
@@ -19,6 +18,7 @@ from an_jax.evaluation.prediction_files import PredictionFiles, make_keys, predi
 from an_jax.evaluation.result import Result
 from an_jax.evaluation.results_file import check_comparable_rows
 from an_jax.evaluation.scoring import score, scored_predictions
+from an_jax.evaluation.thumbnails import write_thumbnails
 from an_jax.out_of_memory import explain_lack_of_memory
 from an_jax.watchdog import note_progress
 
@@ -64,7 +64,7 @@ def evaluate_models(inputs: Inputs, settings: Settings) -> Iterator[list[Result]
         files = PredictionFiles(predictions_directory(settings.output_dir, model.name), keys)
         _predict(model, split, inputs.sources, files, settings, mesh)
         results = parallel.on_main_process(
-            functools.partial(_score, model, described, inputs, files, settings.output_dir)
+            functools.partial(_score, model, described, inputs, files, settings)
         )
         note_progress(f"the scores of {model.name}")
         yield results or []
@@ -105,26 +105,35 @@ def _score(
     described: Mapping[str, Any],
     inputs: Inputs,
     files: PredictionFiles,
-    output_dir: epath.Path,
+    settings: Settings,
 ) -> list[Result]:
-    """Scores a model on every test set, and writes the files on classes.
+    """Scores a model on every test set; writes the files on classes, and thumbnails.
 
     Args:
         model: the model.
         described: the fields of its results besides the test set's.
         inputs: has the test sets.
         files: the model's predictions.
-        output_dir: directory of the results.
+        settings: settings of the evaluation.
     """
     results = []
+    files.write_class_names(model.card.class_names)
     for dataset, test_set in inputs.test_sets.items():
         n, scores = score(test_set, files.load, inputs.references)
         if test_set.metric == "accuracy":
-            write_class_files(
-                output_dir / "classes" / model.name / dataset,
-                *scored_predictions(test_set, files.load),
-                model.card.class_names,
-            )
+            predictions, space = scored_predictions(test_set, files.load)
+            directory = settings.output_dir / "classes" / model.name / dataset
+            write_class_files(directory, predictions, space, model.card.class_names)
+            if settings.save_predictions:
+                image_set = test_set.image_sets[0]
+                write_thumbnails(
+                    settings.output_dir,
+                    dataset,
+                    inputs.sources[image_set],
+                    files.load(image_set).filenames,
+                    predictions,
+                    space,
+                )
         note_progress(f"the score of {model.name} on {dataset}")
         results.append(
             Result(

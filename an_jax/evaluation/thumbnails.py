@@ -1,0 +1,133 @@
+"""Thumbnails of the images that models misclassify with the highest confidence, for the report."""
+
+import base64
+import io
+import itertools
+import json
+import os
+from collections.abc import Iterator
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from an_jax.data.images.decoding import decode_rgb
+from an_jax.data.sets.opening import Source
+from an_jax.data.sources import ImageList
+from an_jax.data.tf_on_cpu import explain, tf
+from an_jax.errors import InputError, file_errors
+from an_jax.evaluation.predictions import Predictions
+from an_jax.files import absolute, is_remote, replacing
+from an_jax.watchdog import note_progress
+
+DIRECTORY = "thumbnails"
+MAX_OF_MODEL = 60
+MAX_OF_SET = 400
+SIDE = 64  # pixels; the longer side of a thumbnail
+
+
+def thumbnails_path(output_dir: epath.Path, dataset: str) -> epath.Path:
+    """Returns the path of a test set's thumbnails."""
+    return output_dir / DIRECTORY / f"{dataset}.json"
+
+
+def write_thumbnails(
+    output_dir: epath.Path,
+    dataset: str,
+    source: Source,
+    filenames: np.ndarray,
+    predictions: Predictions,
+    space: str,
+) -> None:
+    """Adds a model's most confident mistakes to the thumbnails of a test set.
+
+    The file has `root`, which leads from the output directory to the images (None if no link does);
+    `fingerprint` of the source; and `images`: file name -> rank and data URI. The rank is the
+    position among a model's mistakes, the most confident first; the least over the models. Beyond
+    MAX_OF_SET, images of the lowest ranks are kept. Thumbnails of another source are dropped.
+
+    Args:
+        output_dir: directory of the results.
+        dataset: name of the test set.
+        source: the images.
+        filenames: the file name of each image of the source, bytes [n].
+        predictions: for the images that the test set scores.
+        space: label space of the predictions.
+
+    Raises:
+        InputError: an image cannot be read, or the file cannot be written.
+    """
+    path = thumbnails_path(output_dir, dataset)
+    images = read_thumbnails(path, {source.fingerprint}).get("images", {})
+    ranks = {name: image["rank"] for name, image in images.items()}
+    for rank, name in enumerate(_find_mistakes(predictions, space)):
+        ranks[name] = min(rank, ranks.get(name, rank))
+    ranks = dict(sorted(ranks.items(), key=lambda item: item[1])[:MAX_OF_SET])
+    uris = {name: image["uri"] for name, image in images.items() if name in ranks}
+    missing = [name.encode() for name in ranks.keys() - uris.keys()]
+    try:
+        for name, encoded in _read(source, np.flatnonzero(np.isin(filenames, missing))):
+            uris[name] = _shrink(encoded)
+            note_progress(f"a thumbnail of {dataset}")
+    except file_errors() as error:
+        raise InputError(
+            f"{dataset}: no thumbnail, since an image cannot be read: {explain(error)}"
+        ) from error
+    content = {
+        "root": _find_root(source, output_dir),
+        "fingerprint": source.fingerprint,
+        "images": {name: {"rank": ranks[name], "uri": uris[name]} for name in ranks},
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content))
+
+
+def read_thumbnails(path: epath.Path, fingerprints: set[str]) -> dict:
+    """Reads a file of `write_thumbnails`.
+
+    Returns:
+        Its content, or {} if there is no valid file, or it is of a source with another fingerprint.
+    """
+    try:
+        content = json.loads(path.read_text())
+        return content if content["fingerprint"] in fingerprints else {}
+    except file_errors(ValueError, KeyError, TypeError):
+        return {}
+
+
+def _find_mistakes(predictions: Predictions, space: str) -> list[str]:
+    """Returns the file names of the most confident mistakes, the most confident first."""
+    best, confidence = predictions.classes[space][:, 0], predictions.confidence[space][:, 0]
+    wrong = np.flatnonzero(best != predictions.labels)
+    first = wrong[np.argsort(-confidence[wrong], kind="stable")][:MAX_OF_MODEL]
+    return [name.decode() for name in predictions.filenames[first].tolist()]
+
+
+def _read(source: Source, positions: np.ndarray) -> Iterator[tuple[str, tf.Tensor]]:
+    """Yields file names and contents."""
+    if isinstance(source, ImageList):
+        examples = iter(source.read(positions))
+    else:  # tfds reads ranges only; one record costs less than a pass over the set
+        ranges = (range(i, i + 1) for i in positions.tolist())
+        examples = itertools.chain.from_iterable(map(source.read, ranges))
+    for example in examples:
+        yield example["filename"].numpy().decode(), example["image"]
+
+
+def _shrink(encoded: tf.Tensor) -> str:
+    """Returns the whole image, not larger than SIDE, as a data URI."""
+    image = Image.fromarray(decode_rgb(encoded).numpy())
+    image.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=75)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _find_root(source: Source, output_dir: epath.Path) -> str | None:
+    """Returns where a link in the output directory finds the files: a relative path, or a URL."""
+    if not isinstance(source, ImageList) or source.encoded is not None:
+        return None
+    root = absolute(source.root)
+    if is_remote(root):
+        return str(root).replace("gs://", "https://storage.cloud.google.com/", 1)
+    return None if is_remote(output_dir) else os.path.relpath(root, output_dir)
