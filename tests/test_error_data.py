@@ -17,7 +17,7 @@ from an_jax.evaluation import thumbnails
 from an_jax.evaluation.predictions import ALL, Predictions
 from an_jax.evaluation.results_file import read_results
 from an_jax.evaluation.thumbnails import read_thumbnails, write_thumbnails
-from an_jax.report.predictions import collect_predictions
+from an_jax.report.predictions import collect_predictions, link_root
 from tests import fake_archives, pictures
 from tests.fake_tfds import prepare
 from tests.small_model import CARD, random_split, save, softmax_of
@@ -35,9 +35,11 @@ def output(tmp_path_factory):
     for i in range(9):
         fake_archives.write(root / "mine" / CLASSES[i // 3] / FILES[i % 3], fake_archives.jpeg(i))
     card = dataclasses.replace(CARD, num_classes=3, source={"classes": CLASSES})
-    bias = random_split(3).params["fc.bias"]
-    for i, name in enumerate("ab"):
-        save(root / "models" / name, card, **{"fc.bias": bias - np.float32(np.eye(3)[i])})
+    kernel, bias = (random_split(3).params[f"fc.{name}"] for name in ("kernel", "bias"))
+    # All classes are predicted, with probabilities far from 0 and 1.
+    for name, scale, shift in (("a", 0.04, [-2.6, 0.3, 0]), ("b", -0.04, [3.5, 0.4, 0.2])):
+        changes = {"fc.kernel": np.float32(scale) * kernel, "fc.bias": bias + np.float32(shift)}
+        save(root / "models" / name, card, **changes)
     arguments = ["--checkpoint", root / "models", "--output_dir", root / "out"]
     assert run(*arguments, "--datasets", f"mine={root}/mine", "--save_predictions") == 0
     return epath.Path(root / "out")
@@ -76,7 +78,7 @@ def test_saved_predictions(output):
     others = [copy_of_a(output, name, n) for name, n in (("few", 6), ("other", 9), ("not", 9))]
     (output / "predictions/other/classes.json").write_text('["0", "1", "2"]')
     (output / "predictions/not/mine.csv").unlink()
-    ((data,), blobs) = collect_predictions(output, [*others, *read_results(output)])
+    ((data,), blobs) = collect_predictions(output, [*others, *read_results(output)], output)
     assert (data["name"], data["images"]) == ("mine", 9)
     assert json.loads(blobs[data["classes"]]) == CLASSES
     assert [model["name"] for model in data["models"]] == ["a", "b"]
@@ -97,7 +99,7 @@ def test_saved_predictions(output):
 def test_thumbnails(output):
     """Those of all models whose predictions were saved, with the images' pixels."""
     root = output.parent
-    ((data,), blobs) = collect_predictions(output, read_results(output))
+    ((data,), blobs) = collect_predictions(output, read_results(output), output)
     found = json.loads(blobs[data["thumbnails"]])
     mistakes = set()
     for model in "ab":
@@ -128,7 +130,7 @@ def test_thumbnails(output):
 )
 def test_predictions_of_another_result(output, change):
     a, b = read_results(output)
-    ((data,), _) = collect_predictions(output, [dataclasses.replace(a, **change), b])
+    ((data,), _) = collect_predictions(output, [dataclasses.replace(a, **change), b], output)
     assert [model["name"] for model in data["models"]] == ["b"]
     assert [model["name"] for model in data["left_out"]] == ["a"]
     assert "not those of the result" in data["left_out"][0]["why"]
@@ -140,7 +142,7 @@ def test_subsets_of_classes(tmp_path, small_checkpoint, archives):
     datasets = "imagenet-1k,imagenet-a-clean,imagenet-1k-reassessed"
     assert run(*arguments, "--datasets", datasets, "--save_predictions") == 0
     output = epath.Path(tmp_path)
-    sets, blobs = collect_predictions(output, read_results(output))
+    sets, blobs = collect_predictions(output, read_results(output), output)
     _, whole = Predictions.read(output / "predictions/small/imagenet-1k.npz")
     assert [data["name"] for data in sets] == ["imagenet-1k", "imagenet-a-clean"]
     assert len({data["classes"] for data in sets}) == 1
@@ -226,21 +228,16 @@ def test_thumbnails_of_tfds(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("root", "output", "expected"),
+    ("root", "page_dir", "expected"),
     [
         ("/data/val", "/runs/out", "../../data/val"),
-        (
-            "gs://bucket/my data/val",
-            "/runs/out",
-            "https://storage.cloud.google.com/bucket/my data/val",
-        ),
-        ("gs://bucket/val", "gs://other/out", "https://storage.cloud.google.com/bucket/val"),
+        ("gs://b/my data", "/runs/out", "https://storage.cloud.google.com/b/my data"),
+        ("gs://b/val", "gs://other/out", "https://storage.cloud.google.com/b/val"),
         ("/data/val", "gs://other/out", None),
     ],
 )
-def test_root_of_links(root, output, expected):
-    source = ImageList(["a.png"], np.zeros(1, np.int32), root)
-    assert thumbnails._find_root(source, epath.Path(output)) == expected
+def test_links(root, page_dir, expected):
+    assert link_root(root, epath.Path(page_dir)) == expected
 
 
 def test_an_image_that_cannot_be_read(tmp_path):

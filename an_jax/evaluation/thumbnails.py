@@ -4,7 +4,6 @@ import base64
 import io
 import itertools
 import json
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,7 +16,7 @@ from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import explain, tf
 from an_jax.errors import InputError, file_errors
 from an_jax.evaluation.predictions import Predictions
-from an_jax.files import absolute, is_remote, replacing
+from an_jax.files import absolute, replacing
 from an_jax.watchdog import note_progress
 
 DIRECTORY = "thumbnails"
@@ -41,10 +40,10 @@ def write_thumbnails(
 ) -> None:
     """Adds a model's most confident mistakes to the thumbnails of a test set.
 
-    The file has `root`, which leads from the output directory to the images (None if no link does);
-    `fingerprint` of the source; and `images`: file name -> rank and data URI. The rank is the
-    position among a model's mistakes, the most confident first; the least over the models. Beyond
-    MAX_OF_SET, images of the lowest ranks are kept. Thumbnails of another source are dropped.
+    The file has the directory `root` of the images (None if they are not files), the `fingerprint`
+    of the source, and `images`: file name -> `rank` and data `uri`. The rank is the position among
+    a model's mistakes, the most confident first; the least over the models. Beyond MAX_OF_SET,
+    images of the lowest ranks are kept. Thumbnails of another source are dropped.
 
     Args:
         output_dir: directory of the results.
@@ -73,8 +72,9 @@ def write_thumbnails(
         raise InputError(
             f"{dataset}: no thumbnail, since an image cannot be read: {explain(error)}"
         ) from error
+    root = source.root if isinstance(source, ImageList) and source.encoded is None else None
     content = {
-        "root": _find_root(source, output_dir),
+        "root": root and str(absolute(root)),
         "fingerprint": source.fingerprint,
         "images": {name: {"rank": ranks[name], "uri": uris[name]} for name in ranks},
     }
@@ -121,13 +121,3 @@ def _shrink(encoded: tf.Tensor) -> str:
     file = io.BytesIO()
     image.save(file, "WEBP", quality=75)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _find_root(source: Source, output_dir: epath.Path) -> str | None:
-    """Returns where a link in the output directory finds the files: a relative path, or a URL."""
-    if not isinstance(source, ImageList) or source.encoded is not None:
-        return None
-    root = absolute(source.root)
-    if is_remote(root):
-        return str(root).replace("gs://", "https://storage.cloud.google.com/", 1)
-    return None if is_remote(output_dir) else os.path.relpath(root, output_dir)

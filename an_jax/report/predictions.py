@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from an_jax.evaluation.predictions import Predictions
 from an_jax.evaluation.result import Result
 from an_jax.evaluation.scoring import scored_predictions
 from an_jax.evaluation.thumbnails import read_thumbnails, thumbnails_path
+from an_jax.files import is_remote
 
 _NOT_SAVED = "not saved; evaluate it with --save_predictions"
 _OTHER_RESULT = "not those of the result; evaluate it again with --save_predictions"
@@ -44,7 +46,7 @@ class _Saved(NamedTuple):
 
 
 def collect_predictions(
-    output_dir: epath.Path, results: Sequence[Result]
+    output_dir: epath.Path, results: Sequence[Result], page_dir: epath.Path
 ) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     """Collects the saved predictions for test sets with the metric "accuracy".
 
@@ -54,6 +56,7 @@ def collect_predictions(
     Args:
         output_dir: directory of the results.
         results: the entries of its results.json.
+        page_dir: directory of the page, for links to the images.
 
     Returns:
         A JSON value for each test set with saved predictions, and blob name -> content. A name is a
@@ -63,19 +66,24 @@ def collect_predictions(
         - `files` and `classes`: blobs, JSON: {"names", "labels"}, and a list of class names;
         - `models`: `name` and blob of `scores` (see `_pack`) of each;
         - `left_out`: the `name` of other models, and `why`;
-        - `thumbnails`: blob, JSON: {"root", "images": {file name: data URI}}; or None.
+        - `thumbnails`: blob, JSON: {"root", "images": {file name: data URI}}; or None. `root` is a
+          path relative to the page, a URL of Google Cloud Storage, or None.
     """
     by_dataset = defaultdict(list)
     for result in results:
         if get_test_set(result.dataset).metric == "accuracy":
             by_dataset[result.dataset].append(result)
     blobs: dict[str, bytes] = {}
-    collected = (_collect(output_dir, *item, blobs) for item in by_dataset.items())
+    collected = [_collect(output_dir, page_dir, *item, blobs) for item in by_dataset.items()]
     return [*filter(None, collected)], blobs
 
 
 def _collect(
-    output_dir: epath.Path, dataset: str, results: list[Result], blobs: dict[str, bytes]
+    output_dir: epath.Path,
+    page_dir: epath.Path,
+    dataset: str,
+    results: list[Result],
+    blobs: dict[str, bytes],
 ) -> dict[str, Any] | None:
     """Collects one test set; adds its blobs. Returns None if nothing was saved."""
     groups: dict[_Images, list[_Saved]] = defaultdict(list)
@@ -107,13 +115,24 @@ def _collect(
         "classes": add(images.classes),
         "models": [{"name": saved.model, "scores": add(saved.scores)} for saved in members],
         "left_out": left_out,
-        "thumbnails": add(_select(thumbnails)) if thumbnails else None,
+        "thumbnails": add(_link(thumbnails, page_dir)) if thumbnails else None,
     }
 
 
-def _select(thumbnails: dict[str, Any]) -> bytes:
+def _link(thumbnails: dict[str, Any], page_dir: epath.Path) -> bytes:
+    """Returns JSON of the thumbnails, with a root for links in a page."""
     images = {name: image["uri"] for name, image in thumbnails["images"].items()}
-    return json.dumps({"root": thumbnails["root"], "images": images}).encode()
+    root = link_root(thumbnails["root"], page_dir)
+    return json.dumps({"root": root, "images": images}).encode()
+
+
+def link_root(directory: str | None, page_dir: epath.Path) -> str | None:
+    """Returns where a page finds an absolute directory; None if it cannot."""
+    if directory is None:
+        return None
+    if is_remote(epath.Path(directory)):
+        return directory.replace("gs://", "https://storage.cloud.google.com/", 1)
+    return None if is_remote(page_dir) else os.path.relpath(directory, page_dir)
 
 
 def _read(output_dir: epath.Path, test_set: TestSet, result: Result) -> _Saved | str:

@@ -1,14 +1,16 @@
 """Writes report.html."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from etils import epath
 
 from an_jax.files import replacing
 from an_jax.report.page import build_page
+from an_jax.report.predictions import collect_predictions
 from an_jax.report.results import collect_results, read_output
 
-_SCRIPTS = ("table.js", "results.js", "report.js")
+_SCRIPTS = ("table.js", "results.js", "errors.js", "report.js")
 
 
 def write_report(directories: Sequence[epath.Path], path: epath.Path) -> None:
@@ -22,7 +24,15 @@ def write_report(directories: Sequence[epath.Path], path: epath.Path) -> None:
         InputError: there are no results, a file is damaged, or the page cannot be written.
     """
     outputs = [read_output(directory) for directory in directories]
-    data = {"results": collect_results(outputs)}
-    page = build_page(" and ".join(d.name for d in directories), data, _SCRIPTS)
+    errors: list[dict[str, Any]] = []
+    blobs: dict[str, bytes] = {}
+    for output in outputs:
+        sets, contents = collect_predictions(output.directory, output.results, path.parent)
+        if len(outputs) > 1:
+            sets = [data | {"name": f"{data['name']} ({output.directory})"} for data in sets]
+        errors += sets
+        blobs |= contents
+    data = {"results": collect_results(outputs), "errors": errors}
+    page = build_page(" and ".join(d.name for d in directories), data, _SCRIPTS, blobs)
     with replacing(path) as temporary:
         temporary.write_bytes(page.encode())

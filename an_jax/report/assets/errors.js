@@ -107,7 +107,7 @@ function errorControls(sets, { load, update }) {
     h("div", { class: "controls" }, labelled("Test set", controls.set), labelled("Model A", controls.model), labelled("Model B", controls.other)),
     h("div", { class: "controls" },
       labelled("Show", controls.filter), labelled("True class", controls.actual), labelled("Class predicted by A", controls.predicted),
-      labelled("Confidence of A from", controls.min), labelled("to", controls.max, " %"), labelled("Order", controls.sort), controls.classes),
+      h("span", {}, labelled("Confidence of A from", controls.min), " ", labelled("to", controls.max, " %")), labelled("Order", controls.sort), controls.classes),
   ];
   return controls;
 }
@@ -178,8 +178,9 @@ function matchClasses(classes, text) {
 }
 
 function errorHead({ a, b }) {
-  const columns = (letter, scores) => (scores ? ["predicted", "confidence, %", "P(true class), %"].map((text) => h("th", { scope: "col" }, `${letter}: ${text}`)) : []);
-  return h("thead", {}, h("tr", {}, ["Image", "File", "True class"].map((text) => h("th", { scope: "col" }, text)), columns("A", a), columns("B", b)));
+  const columns = (letter, scores) => (scores ? [`${letter}: predicted, confidence (%)`, `${letter}: true class (%)`] : []);
+  const titles = ["Image", "File", "True class", ...columns("A", a), ...columns("B", b)];
+  return h("thead", {}, h("tr", {}, titles.map((text) => h("th", { scope: "col" }, text))));
 }
 
 function errorRow({ names, labels, classes, root, thumbnails, a, b }, i) {
@@ -190,8 +191,8 @@ function errorRow({ names, labels, classes, root, thumbnails, a, b }, i) {
     const isRight = scores.predicted[i] === label;
     return [
       h("td", { class: isRight ? "good" : "bad" },
-        h("span", { role: "img", "aria-label": isRight ? "right:" : "wrong:" }, isRight ? "✓" : "✗"), ` ${classes[scores.predicted[i]]}`),
-      h("td", { class: "number" }, percent(scores.confidence[i] / 65535)),
+        h("span", { role: "img", "aria-label": isRight ? "right:" : "wrong:" }, isRight ? "✓" : "✗"),
+        ` ${classes[scores.predicted[i]]} `, h("span", { class: "number" }, percent(scores.confidence[i] / 65535))),
       h("td", { class: "number" }, percent(scores.probability[i] / 65535)),
     ];
   };
@@ -224,8 +225,8 @@ function pairRows({ labels, classes, a }, choose) {
 
 /** Returns lines on models, thumbnails and size. */
 function errorNotes(set, { thumbnails }) {
-  const size = (name) => `${(document.getElementById(`blob-${name}`).firstChild.length / 1e6).toFixed(2)} MB`;
-  const pictures = set.thumbnails ? `${thumbnails.size} thumbnails of the most confident mistakes ${size(set.thumbnails)}` : "no thumbnails";
+  const size = (name) => `${Math.ceil(document.getElementById(`blob-${name}`).firstChild.length / 1000)} kB`;
+  const pictures = set.thumbnails ? `${thumbnails.size} thumbnails of the most confident mistakes ${size(set.thumbnails)}` : "there are no thumbnails";
   return [
     `In this page, the names of these images take ${size(set.files)}, the predictions of a model ${size(set.models[0].scores)}, ${pictures}.`,
     ...set.left_out.map(({ name, why }) => ` ${name} is left out: its predictions are ${why}.`),
