@@ -32,6 +32,11 @@ function section(id, title, ...children) {
   return h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), children);
 }
 
+/** Returns a name whose lines may break after "_". */
+function breakable(name) {
+  return name.split("_").flatMap((part, i) => (i ? ["_", h("wbr"), part] : [part]));
+}
+
 /** Formats a fraction as percent. */
 function percent(value, digits = 1) {
   return value === null || value === undefined ? "" : (100 * value).toFixed(digits);
