@@ -32,9 +32,11 @@ function section(id, title, ...children) {
   return h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), children);
 }
 
-/** Returns a name whose lines may break after "_". */
+const IS_NARROW = window.innerWidth < 640; // pixels
+
+/** Returns a name whose lines may break after "_" in a narrow window. */
 function breakable(name) {
-  return name.split("_").flatMap((part, i) => (i ? ["_", h("wbr"), part] : [part]));
+  return !IS_NARROW ? name : name.split("_").flatMap((part, i) => (i ? ["_", h("wbr"), part] : [part]));
 }
 
 /** Formats a fraction as percent. */
