@@ -46,7 +46,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=["bilinear", "bicubic"],
         help="how images are resized (default: the checkpoint's)",
     )
-    add("--save_predictions", action="store_true", help="write each image's five best classes")
+    add(
+        "--save_predictions",
+        action="store_true",
+        help="write each image's five best classes; the report shows the errors",
+    )
     add("--allow_partial", action="store_true", help="accept a set with missing images")
     add(
         "--compare_published",

@@ -35,6 +35,7 @@ function renderErrors(sets) {
 
   async function load() {
     const load = ++loads; // a later choice may be read faster
+    view = null;
     const set = sets[controls.set.value];
     fillModels(controls, set);
     parts.count.textContent = "reading ...";
@@ -47,14 +48,16 @@ function renderErrors(sets) {
       parts.pairs.replaceChildren(...pairRows(view, choosePair));
       update();
     } catch (error) {
-      parts.count.textContent = `The predictions cannot be read: ${error}`;
+      if (load === loads) parts.count.textContent = `The predictions cannot be read: ${error}`;
     }
   }
   function update() {
+    if (!view) return; // `load` updates when it has read
     matches = findImages(view, readFilters(controls));
     turn(-page);
   }
   function turn(step) {
+    if (!view) return;
     const last = Math.max(Math.ceil(matches.length / ERRORS_PER_PAGE) - 1, 0);
     page = Math.min(Math.max(page + step, 0), last);
     const first = page * ERRORS_PER_PAGE, shown = matches.slice(first, first + ERRORS_PER_PAGE);
