@@ -104,8 +104,8 @@ def test_most_confident_mistakes_come_first(page):
     cells = page.texts(f"{ROWS}:first-child td")[2:]
     assert cells == [
         CLASSES[LABELS[first]],
-        f"✗ {CLASSES[predicted[first]]} {100 * confidence[first]:.1f}",
-        f"{100 * probability[first]:.1f}",
+        f"✗ {CLASSES[predicted[first]]} ({100 * confidence[first]:.1f} %)",
+        f"{100 * probability[first]:.1f} %",
     ]
 
 

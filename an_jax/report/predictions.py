@@ -1,10 +1,12 @@
 """Saved predictions as data for the error browser of the page."""
 
+import functools
 import hashlib
 import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +24,8 @@ from an_jax.files import is_remote
 _NOT_SAVED = "not saved; evaluate it with --save_predictions"
 _OTHER_RESULT = "not those of the result; evaluate it again with --save_predictions"
 _OTHER_IMAGES = "of other images or classes than those of the models above"
+
+_BYTES = 8  # of the scores of an image
 
 
 class _Images(NamedTuple):
@@ -88,8 +92,10 @@ def _collect(
     """Collects one test set; adds its blobs. Returns None if nothing was saved."""
     groups: dict[_Images, list[_Saved]] = defaultdict(list)
     left_out = []
-    for result in results:
-        saved = _read(output_dir, get_test_set(dataset), result)
+    read = functools.partial(_read, output_dir, get_test_set(dataset))
+    with ThreadPoolExecutor(8) as pool:  # files on gs:// take long
+        found = [*pool.map(read, results)]
+    for result, saved in zip(results, found, strict=True):
         if isinstance(saved, str):
             left_out.append({"name": result.model, "why": saved})
         else:
@@ -158,9 +164,6 @@ def _read(output_dir: epath.Path, test_set: TestSet, result: Result) -> _Saved |
     scores = _pack(best, predictions.confidence[space][:, 0], np.exp(-predictions.nll[space]))
     images = _Images(files, (directory / CLASS_NAMES).read_bytes())
     return _Saved(result.model, images, fingerprint, scores)
-
-
-_BYTES = 8  # of an image
 
 
 def _pack(classes: np.ndarray, confidence: np.ndarray, probability: np.ndarray) -> bytes:

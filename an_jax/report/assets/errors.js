@@ -181,7 +181,7 @@ function matchClasses(classes, text) {
 }
 
 function errorHead({ a, b }) {
-  const columns = (letter, scores) => (scores ? [`${letter}: predicted, confidence (%)`, `${letter}: true class (%)`] : []);
+  const columns = (letter, scores) => (scores ? [`${letter}: predicted (confidence)`, `${letter}: true class`] : []);
   const titles = ["Image", "File", "True class", ...columns("A", a), ...columns("B", b)];
   return h("thead", {}, h("tr", {}, titles.map((text) => h("th", { scope: "col" }, text))));
 }
@@ -195,8 +195,8 @@ function errorRow({ names, labels, classes, root, thumbnails, a, b }, i) {
     return [
       h("td", { class: isRight ? "good" : "bad" },
         h("span", { role: "img", "aria-label": isRight ? "right:" : "wrong:" }, isRight ? "✓" : "✗"),
-        ` ${classes[scores.predicted[i]]} `, h("span", { class: "number" }, percent(scores.confidence[i] / 65535))),
-      h("td", { class: "number" }, percent(scores.probability[i] / 65535)),
+        ` ${classes[scores.predicted[i]]} `, h("span", { class: "number" }, `(${percent(scores.confidence[i] / 65535)} %)`)),
+      h("td", { class: "number" }, `${percent(scores.probability[i] / 65535)} %`),
     ];
   };
   const picture = thumbnails.has(name) ? link(h("img", { src: thumbnails.get(name), alt: "" }), { tabindex: -1, "aria-hidden": "true" }) : null;
