@@ -198,6 +198,11 @@ def test_evaluation_from_a_bucket_into_it(bucket, capsys):
     names = {path.name for path in (bucket.path / "out").iterdir()}
     assert {"results.md", "results-digits.csv", "shifted_accuracy.png", "predictions"} < names
     assert (bucket.path / "out/predictions/small/digits.csv").exists()
+    assert (bucket.path / "out/thumbnails/digits.json").exists()
+    assert (
+        '"errors":[{"name":"digits-blur","images":360'
+        in (bucket.path / "out/report.html").read_text()
+    )
     assert evaluate([*given, "--output_dir=gs://none/out", "--datasets=digits"]) == 1
     assert "error: there is no bucket gs://none" in capsys.readouterr().err
 

@@ -214,6 +214,8 @@ def test_confusions(page):
     buttons = page.find_all("#errors-pairs button")
     text = buttons[-1].get_property("textContent")
     pair = next(p for p in counts if text == f"{CLASSES[p[0]]} → {CLASSES[p[1]]}")
+    fill(page, "min", "100")
+    check(page, [])
     buttons[-1].send_keys("\n")
     check(page, ordered((pair[0] == LABELS) & (predicted == pair[1]), confidence))
 

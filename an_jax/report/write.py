@@ -10,7 +10,7 @@ from an_jax.report.page import build_page
 from an_jax.report.predictions import collect_predictions
 from an_jax.report.results import collect_results, read_output
 
-_SCRIPTS = ("table.js", "results.js", "errors.js", "report.js")
+_SCRIPTS = ("table.js", "results.js", "predictions.js", "errors.js", "report.js")
 
 
 def write_report(directories: Sequence[epath.Path], path: epath.Path) -> None:

@@ -3,21 +3,6 @@
 const ERRORS_PER_PAGE = 50;
 const MAX_PAIRS = 30;
 
-// Value of the filter -> its text, and whether an image passes, by whether A and B are right.
-const ERROR_FILTERS = {
-  wrong: ["A wrong", (a) => !a],
-  right: ["A right", (a) => a],
-  all: ["all images", () => true],
-  split: ["A right and B wrong", (a, b) => a && !b],
-};
-
-// Value of the order -> its text, and the key of an image, the largest first.
-const ERROR_ORDERS = {
-  mistakes: ["most confident mistakes first", (scores, i, isRight) => (isRight ? -1 : 1) * scores.confidence[i]],
-  unsure: ["least confident first", (scores, i) => -scores.confidence[i]],
-  unlikely: ["true class least probable first", (scores, i) => -scores.probability[i]],
-};
-
 /**
  * Renders the section, or returns null if no predictions were saved.
  * @param sets - the value of `collect_predictions` (report/predictions.py)
@@ -69,9 +54,9 @@ function renderErrors(sets) {
     next.setAttribute("aria-disabled", page === last);
   }
   function choosePair(label, predicted) {
-    controls.filter.value = "wrong";
-    controls.actual.value = view.classes[label];
-    controls.predicted.value = view.classes[predicted];
+    if (!view) return;
+    const values = { filter: "wrong", actual: view.classes[label], predicted: view.classes[predicted], min: 0, max: 100 };
+    for (const [name, value] of Object.entries(values)) controls[name].value = value;
     update();
   }
   const previous = h("button", { id: "errors-previous", onclick: () => turn(-1) }, "Previous");
@@ -129,55 +114,9 @@ function fillModels({ model, other, filter }, set) {
   if (split.disabled && split.selected) filter.value = "wrong";
 }
 
-/** Reads what one or two models of a test set predict. */
-async function readErrors(set, model, other) {
-  const readJson = async (name) => JSON.parse(new TextDecoder().decode(await readBlob(name)));
-  const readScores = async (index) => {
-    const buffer = await readBlob(set.models[index].scores), n = set.images;
-    return {
-      name: set.models[index].name,
-      predicted: new Uint32Array(buffer, 0, n),
-      confidence: new Uint16Array(buffer, 4 * n, n),
-      probability: new Uint16Array(buffer, 6 * n, n),
-    };
-  };
-  const [files, classes, thumbnails, a, b] = await Promise.all([
-    readJson(set.files), readJson(set.classes),
-    set.thumbnails ? readJson(set.thumbnails) : { root: null, images: {} },
-    readScores(model), other ? readScores(other) : null,
-  ]);
-  return {
-    names: files.names, labels: Uint32Array.from(files.labels), classes, a, b,
-    root: thumbnails.root, thumbnails: new Map(Object.entries(thumbnails.images)),
-  };
-}
-
 function readFilters({ filter, actual, predicted, min, max, sort }) {
   const fraction = (input) => Math.round(655.35 * input.valueAsNumber); // NaN if it is empty
   return { show: filter.value, actual: actual.value, predicted: predicted.value, min: fraction(min), max: fraction(max), sort: sort.value };
-}
-
-/** Returns the indices of the images that pass the filters, in order. */
-function findImages({ labels, classes, a, b }, { show, actual, predicted, min, max, sort }) {
-  const isActual = matchClasses(classes, actual), isPredicted = matchClasses(classes, predicted);
-  const passes = ERROR_FILTERS[show][1], key = ERROR_ORDERS[sort][1];
-  const ranked = show === "split" ? b : a;
-  const keys = new Int32Array(labels.length), found = [];
-  for (let i = 0; i < labels.length; i++) {
-    const label = labels[i];
-    if (a.confidence[i] < min || a.confidence[i] > max || !isActual[label] || !isPredicted[a.predicted[i]]) continue;
-    if (!passes(a.predicted[i] === label, b?.predicted[i] === label)) continue;
-    keys[i] = key(ranked, i, ranked.predicted[i] === label);
-    found.push(i);
-  }
-  return Uint32Array.from(found).sort((i, j) => keys[j] - keys[i] || i - j);
-}
-
-/** Returns for each class whether it has the text as name or, if none has, in its name. */
-function matchClasses(classes, text) {
-  if (classes.includes(text)) return classes.map((name) => name === text);
-  const part = text.trim().toLowerCase();
-  return classes.map((name) => name.toLowerCase().includes(part));
 }
 
 function errorHead({ a, b }) {
@@ -210,16 +149,8 @@ function fileLink(root, name) {
   return start + `${root.slice(start.length)}/${name}`.split("/").map(encodeURIComponent).join("/");
 }
 
-/** Returns the rows of the most frequent pairs of a true and another predicted class. */
 function pairRows({ labels, classes, a }, choose) {
-  const counts = new Map();
-  for (let i = 0; i < labels.length; i++) {
-    const pair = labels[i] * classes.length + a.predicted[i];
-    if (labels[i] !== a.predicted[i]) counts.set(pair, (counts.get(pair) ?? 0) + 1);
-  }
-  const first = [...counts].sort((p, q) => q[1] - p[1]).slice(0, MAX_PAIRS);
-  const rows = first.map(([pair, count]) => {
-    const label = Math.floor(pair / classes.length), predicted = pair % classes.length;
+  const rows = countPairs(labels, a.predicted, classes.length).slice(0, MAX_PAIRS).map(([label, predicted, count]) => {
     const button = h("button", { onclick: () => choose(label, predicted) }, `${classes[label]} → ${classes[predicted]}`);
     return h("tr", {}, h("td", {}, button), h("td", { class: "number" }, count));
   });
