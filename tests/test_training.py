@@ -76,6 +76,8 @@ def test_lines_about_steps(finished):
     first = curves.read_metrics(finished)[0]
     assert first["loss"] == pytest.approx((4 * lines[0]["loss"] + 2 * lines[1]["loss"]) / 6)
     assert first["learning_rate"] == lines[1]["learning_rate"]
+    for name in ("gradient_norm", "update_norm"):
+        assert first[name] == pytest.approx((4 * lines[0][name] + 2 * lines[1][name]) / 6)
     assert all(line["images_per_second"] > 0 for line in lines)
     assert all(0 < line["input_wait"] == line["input_wait_worst"] < 1 for line in lines)
 
@@ -94,6 +96,7 @@ def test_tensorboard_reads_the_scalars(finished):
     }
     last = curves.read_metrics(finished)[-1]
     assert scalars["val_top1", 12] == pytest.approx(last["val_top1"])
+    assert scalars["gradient_norm", 12] == pytest.approx(last["gradient_norm"])
     assert scalars["train/loss", 12] == pytest.approx(
         read_lines(finished / "steps.jsonl")[-1]["loss"]
     )
@@ -182,7 +185,15 @@ def test_an_interrupted_profile_is_written(tmp_path, capsys):
 
 STEPS = [
     {"steps": 3, "loss": 2.0, "top1": 0.5, "images_per_second": 0.0, "input_wait": 0.5},
-    {"steps": 1, "loss": 4.0, "top1": 0.1, "images_per_second": 7.0, "input_wait": 0.1},
+    {
+        "steps": 1,
+        "loss": 4.0,
+        "top1": 0.1,
+        "gradient_norm": 2.5,  # the other line is from before these fields existed
+        "update_norm": 0.25,
+        "images_per_second": 7.0,
+        "input_wait": 0.1,
+    },
 ]
 
 
@@ -194,6 +205,8 @@ def test_metrics_of_an_epoch():
         "step": 9,
         "loss": 2.5,
         "train_top1": pytest.approx(0.4),
+        "gradient_norm": 2.5,
+        "update_norm": 0.25,
         "input_wait": pytest.approx(0.4),
         "val_top1": 0.25,
         "real_top1": 0.3,
