@@ -31,6 +31,7 @@ def test_a_run_writes_metrics_curves_and_the_best_model(finished):
     assert [(e["epoch"], e["step"]) for e in epochs] == [(1, 6), (2, 12)]
     assert epochs[1]["loss"] < epochs[0]["loss"]
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "<title>Training curves of digits</title>" in (finished / "curves.html").read_text()
     best = max(epochs, key=lambda e: (e["val_top1"], e["step"]))["step"]
     assert best_step(finished) == best
     model = load_model(finished)
@@ -103,7 +104,7 @@ def test_tensorboard_reads_the_scalars(finished):
 
 
 def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
-    """Training continues after corrupt images and failed writes of curves.png and TensorBoard's
+    """Training continues after corrupt images and failed writes of the curves and TensorBoard's
     log. It also writes a profile, and reads the next epoch's images before a validation ends. It
     goes on while the best weights are written."""
     begun, batches, read = [], [], loop.epoch_batches
@@ -137,6 +138,7 @@ def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(TrainCheckpoints, "wait_for_best", wait_longer)
 
     monkeypatch.setattr(loop, "plot_curves", fail)
+    monkeypatch.setattr(loop, "write_page", fail)
     monkeypatch.setattr(tf.io.TFRecordWriter, "flush", fail)
     opened = loop.open_train_set("digits", "")
     encoded = list(opened.source.encoded)
@@ -156,6 +158,7 @@ def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
         "cannot be written: HTTP response code 503; wait until the network and the storage work"
     )
     assert printed.out.count(f"warning: curves.png {reason}") == 2
+    assert printed.out.count(f"warning: curves.html {reason}") == 2
     assert printed.out.count(f"warning: TensorBoard's log {reason}") == 1
     assert printed.out.count("profile written to") == 1
     (trace,) = (tmp_path / "run/profile").rglob("*.xplane.pb")
@@ -239,7 +242,3 @@ def test_curves_of_several_runs(finished, tmp_path, monkeypatch, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert curves.main([str(tmp_path), "--output", str(picture)]) == 1
     assert "is not a training run" in capsys.readouterr().err
-    (tmp_path / "thesis.tex").write_text("Attention")
-    assert curves.main([str(finished), "--output", str(tmp_path / "thesis.tex")]) == 1
-    assert "thesis.tex exists and is not a PNG" in capsys.readouterr().err
-    assert (tmp_path / "thesis.tex").read_text() == "Attention"
