@@ -117,6 +117,14 @@ def test_runs_of_one_name(tmp_path):
     assert [run["name"] for run in collect(runs)["runs"]] == [*map(str, runs)]
 
 
+def test_brackets_in_a_name(tmp_path):
+    """They are no pattern that matches another run."""
+    workdir = epath.Path(make_run(tmp_path / "run[1]"))
+    for name, step in (("run[1]", 3), ("run1", 7)):
+        write_lines(tmp_path / name / "steps/00001.jsonl", [step_line(step)])
+    assert collect([workdir])["runs"][0]["steps"]["step"] == [3]
+
+
 def test_a_run_in_a_bucket(bucket):
     """Its lines are in a file for each epoch. Later lines about a step count."""
     workdir = make_run(bucket.path / "run", [step_line(99, loss=3.0), step_line(101)])

@@ -42,7 +42,8 @@ def collect(workdirs: list[epath.Path]) -> dict:
     """Returns the page's data as a JSON value.
 
     Raises:
-        InputError: a directory is not a training run with a finished epoch.
+        InputError: a directory is not a training run with a finished epoch, or its configuration
+            is damaged.
     """
     workdirs = list(dict.fromkeys(workdirs))
     names = [workdir.name for workdir in workdirs]
@@ -74,7 +75,9 @@ def _summarize(workdir: epath.Path) -> dict:
 
 def _read_steps(workdir: epath.Path) -> list[dict]:
     """Returns the lines about steps in order. A run that was moved may have both kinds of files."""
-    paths = [*sorted((workdir / PARTS).glob("*.jsonl")), workdir / STEPS]
+    parts = workdir / PARTS
+    # Not `glob`, which would read brackets in the run's name.
+    paths = [*(parts.iterdir() if parts.is_dir() else ()), workdir / STEPS]
     with ThreadPoolExecutor(16) as pool:  # a request to a bucket takes long
         lines = {line["step"]: line for part in pool.map(read_lines, paths) for line in part}
     return [lines[step] for step in sorted(lines)]
