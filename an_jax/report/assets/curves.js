@@ -11,7 +11,7 @@ const ACCURACIES = {
 /** The charts: title; y: label, type and factor; the fields that they show, with the series' suffixes. */
 function listCharts(runs) {
   const fields = new Set(runs.flatMap((run) => [...Object.keys(run.epochs), ...Object.keys(run.steps)]));
-  const others = [...fields].filter((name) => name in ACCURACIES || name.endsWith("/top1"));
+  const others = [...fields].filter((name) => Object.hasOwn(ACCURACIES, name) || name.endsWith("/top1"));
   const top1 = { label: "top-1 (%)", factor: 100 };
   return [
     { title: "Training loss", y: { label: "cross entropy", type: "log" }, fields: { loss: "" } },
