@@ -84,7 +84,7 @@ function runButtons(runs, state, draw) {
 
 function renderRuns({ runs, config }) {
   const best = Math.max(...runs.map((run) => run.best_val_top1));
-  const row = (name, cells) => h("tr", {}, h("th", { scope: "row" }, name), cells);
+  const row = (name, cells) => h("tr", {}, h("th", { scope: "row" }, breakable(name)), cells);
   const cells = (values) => values.map((value) => h("td", {}, value ?? "–"));
   return section("runs", "Runs", h("div", { class: "scroll" }, h("table", { class: "results" },
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Run"), runs.map((run) => h("th", { scope: "col" }, run.name)))),
