@@ -126,9 +126,21 @@ def open_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
         settings: settings of the evaluation.
 
     Raises:
-        InputError: on every process, if a checkpoint or test set is missing or invalid, the output
-            directory holds other files or cannot be written, or the processes have different
-            settings, checkpoints or data.
+        InputError: on every process, if `read_inputs` raises it, or the output directory holds
+            other files or cannot be written.
+    """
+    inputs = read_inputs(paths, settings)
+    names = [model.name for model in inputs.models]
+    parallel.on_main_process(functools.partial(_make_output, names, settings.output_dir))
+    return inputs
+
+
+def read_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
+    """Opens the checkpoints and test sets.
+
+    Raises:
+        InputError: on every process, if a checkpoint or test set is missing or invalid, or the
+            processes have different settings, checkpoints or data.
     """
     with parallel.failing_together():
         models = _open_models(paths, settings)
@@ -139,8 +151,6 @@ def open_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
             check_weights(model.path)
     inputs = Inputs(models, test_sets, sources, references)
     parallel.check_agreement(_fingerprints(settings, inputs))
-    names = [model.name for model in inputs.models]
-    parallel.on_main_process(functools.partial(_make_output, names, settings.output_dir))
     return inputs
 
 
