@@ -6,7 +6,7 @@ JOBS ?= 2
 PY := .venv/bin/python
 DEMO := runs/demo
 
-.PHONY: install demo test test-all lint format clean
+.PHONY: install demo test test-all test-browser lint format clean
 
 install: .venv/installed
 
@@ -37,7 +37,10 @@ test: install
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal
 
 test-all: install
-	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m 'slow or not slow' --junit-xml=.cache/test-all.xml
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m 'not browser' --junit-xml=.cache/test-all.xml
+
+test-browser: install
+	$(PY) -m pytest -q -m browser
 
 lint: install
 	$(PY) -m ruff check .

@@ -85,12 +85,13 @@ def run(args: argparse.Namespace) -> int:
     from an_jax.data.sets.own_sets import parse_datasets
     from an_jax.devices import check_devices, describe_devices
     from an_jax.evaluation.inputs import Settings, open_inputs
+    from an_jax.evaluation.output import REPORT, write_output
     from an_jax.evaluation.published import compare_published
-    from an_jax.evaluation.report import write_report
     from an_jax.evaluation.result import Result
     from an_jax.evaluation.suite import evaluate_models
     from an_jax.files import absolute
     from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
+    from an_jax.report.write import write_report
     from an_jax.watchdog import watchdog
 
     if args.batch_size < 1:
@@ -124,11 +125,13 @@ def run(args: argparse.Namespace) -> int:
         for model_results in evaluate_models(open_inputs(checkpoints, settings), settings):
             results += model_results
             # A report after each model, since a later one may fail.
-            table = parallel.on_main_process(functools.partial(write_report, results, output_dir))
+            table = parallel.on_main_process(functools.partial(write_output, results, output_dir))
+        page = functools.partial(write_report, [output_dir], output_dir / REPORT)
+        parallel.on_main_process(page)
     if not parallel.is_main_process():
         return 0
     print(table)
-    print(f"written to {args.output_dir}")
+    print(f"written to {args.output_dir}; look at {output_dir / REPORT}")
     if args.compare_published:
         comparison, is_as_published = compare_published(results)
         print(comparison)

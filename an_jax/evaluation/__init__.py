@@ -1,1 +1,1 @@
-"""Evaluation: metrics, the loop over a test set, and the report."""
+"""Evaluation: metrics, the loop over a test set, and the files of results."""

@@ -6,6 +6,7 @@ Sources:
     Hendrycks et al. 2021: Natural Adversarial Examples, CVPR, arXiv:1907.07174.
     Hendrycks & Dietterich 2019: Benchmarking Neural Network Robustness to Common Corruptions and
         Perturbations, ICLR, arXiv:1903.12261; the metrics are in section 4.2.
+    Guo et al. 2017: On Calibration of Modern Neural Networks, ICML, arXiv:1706.04599.
 """
 
 from collections.abc import Mapping, Sequence
@@ -115,6 +116,32 @@ def rms_calibration_error(
     starts = np.arange(1, len(confidence) // bin_size) * bin_size
     bins = np.split(confidence - is_correct, starts)
     return float(np.sqrt(sum(gaps.size * gaps.mean() ** 2 for gaps in bins) / len(confidence)))
+
+
+def reliability(
+    confidence: np.ndarray, is_correct: np.ndarray, num_bins: int = 15
+) -> dict[str, list]:
+    """Points of the reliability diagram (Guo et al. 2017, section 2), in bins of equal width.
+
+    Args:
+        confidence: float [n], probability of the predicted class.
+        is_correct: bool [n], whether the prediction is correct.
+        num_bins: number of bins between 0 and 1; those without images are left out.
+
+    Returns:
+        "n", "confidence" and "accuracy": number of images, their mean confidence, and their
+        accuracy, of each bin.
+
+    Raises:
+        ValueError: the shapes do not match, or a confidence is NaN.
+    """
+    confidence, is_correct = _sorted_pair(confidence, is_correct)
+    bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    n = np.bincount(bins, minlength=num_bins)
+    used = n > 0
+    sums = [np.bincount(bins, w, num_bins)[used] for w in (confidence, is_correct)]
+    means = [(total / n[used]).tolist() for total in sums]
+    return {"n": n[used].tolist(), "confidence": means[0], "accuracy": means[1]}
 
 
 def aurra(confidence: np.ndarray, is_correct: np.ndarray) -> float:

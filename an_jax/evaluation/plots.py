@@ -1,6 +1,5 @@
 """Plots results: by test set, by model size, AN against BN, clean against shifted."""
 
-import re
 import textwrap
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from an_jax.data.sets.test_sets import get_test_set
-from an_jax.evaluation.result import Result
+from an_jax.evaluation.result import Result, bn_counterpart
 
 FILES = (
     "accuracy_by_test_set.png",
@@ -19,7 +18,6 @@ FILES = (
     "shifted_accuracy.png",
 )
 _NORMS = {"bn": ("o", "#33658a"), "an": ("^", "#c1121f"), "se": ("s", "#b8730f")}
-_VARIANT = re.compile(r"(?<![a-z0-9])an(_bn\d+|_all)?(?![a-z0-9])")  # an_bn2: AN for the 2nd BN
 
 Cells = dict[tuple[str, str], float]  # (model, test set) -> percent
 
@@ -41,9 +39,9 @@ def figures(results: list[Result]) -> dict[str, Figure]:
     top1 = {(r.model, r.dataset): 100 * r.scores["top1"] for r in results if "top1" in r.scores}
     scored = [r for r in results if (r.model, r.dataset) in top1]
     gains = {
-        (model, dataset): accuracy - top1[_VARIANT.sub("bn", model), dataset]
+        (model, dataset): accuracy - top1[bn, dataset]
         for (model, dataset), accuracy in top1.items()
-        if _VARIANT.search(model) and (_VARIANT.sub("bn", model), dataset) in top1
+        if (bn := bn_counterpart(model)) and (bn, dataset) in top1
     }
     shifted = {
         (model, dataset): (top1[model, clean], accuracy)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable
 
 from an_jax.errors import InputError
-from an_jax.evaluation.report import table
+from an_jax.evaluation.output import table
 from an_jax.evaluation.result import Result
 from an_jax.zoo.released import RELEASED
 

@@ -1,6 +1,14 @@
 """The result of one model on one test set."""
 
 import dataclasses
+import re
+
+_VARIANT = re.compile(r"(?<![a-z0-9])an(_bn\d+|_all)?(?![a-z0-9])")  # an_bn2: AN for the 2nd BN
+
+
+def bn_counterpart(model: str) -> str | None:
+    """Returns the name of the BN model that an AN model is compared with, by their names."""
+    return _VARIANT.sub("bn", model) if _VARIANT.search(model) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +27,7 @@ class Result:
         image_size, crop_pct, interpolation: preprocessing.
         dtype: compute dtype.
         weights_digest: SHA-256 of the parameters and running statistics.
+        macs: multiply-accumulates for one image, see `zoo.cost`; None if an earlier version wrote it.
     """
 
     model: str
@@ -33,6 +42,7 @@ class Result:
     interpolation: str
     dtype: str
     weights_digest: str
+    macs: int | None = None
 
     @property
     def norm(self) -> str:

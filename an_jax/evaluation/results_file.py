@@ -41,7 +41,7 @@ def read_results(output_dir: epath.Path) -> list[Result]:
 
 def _read_entry(entry: Mapping[str, Any]) -> Result:
     get_test_set(entry["dataset"])  # checks the name, since files are named by it
-    fields = {name: entry[name] for name in _FIELDS}
+    fields = {name: entry[name] for name in _FIELDS if name in entry}
     return Result(**fields, scores={k: v for k, v in entry.items() if k not in fields})
 
 

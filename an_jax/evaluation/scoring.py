@@ -58,6 +58,7 @@ def _accuracy(test_set: TestSet, load: Load, references: References) -> tuple[in
         **_top_accuracies(predictions, space),
         "nll": float(np.mean(predictions.nll[space], dtype=np.float64)),
         "rms_calibration_error": metrics.rms_calibration_error(confidence, is_correct),
+        "reliability": metrics.reliability(confidence, is_correct),
     }
     if space != ALL:  # ImageNet-A and -R
         scores["unrestricted_top1"] = _top_accuracies(predictions)["top1"]

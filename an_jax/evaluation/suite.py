@@ -21,6 +21,7 @@ from an_jax.evaluation.results_file import check_comparable_rows
 from an_jax.evaluation.scoring import score, scored_predictions
 from an_jax.out_of_memory import explain_lack_of_memory
 from an_jax.watchdog import note_progress
+from an_jax.zoo.cost import summarize
 
 
 def evaluate_models(inputs: Inputs, settings: Settings) -> Iterator[list[Result]]:
@@ -117,6 +118,7 @@ def _score(
         output_dir: directory of the results.
     """
     results = []
+    parts = summarize(model.card.model, model.preprocessing.image_size, model.card.num_classes)
     for dataset, test_set in inputs.test_sets.items():
         n, scores = score(test_set, files.load, inputs.references)
         if test_set.metric == "accuracy":
@@ -133,6 +135,7 @@ def _score(
                 n=n,
                 expected=test_set.num_images,
                 scores=scores,
+                macs=sum(part.macs for part in parts),
                 **described,
             )
         )

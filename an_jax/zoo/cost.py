@@ -42,12 +42,13 @@ class Part:
     squeeze_excite: list[str] = dataclasses.field(default_factory=list)
 
 
-def summarize(name: str, image_size: int | None = None) -> list[Part]:
+def summarize(name: str, image_size: int | None = None, num_classes: int = 1000) -> list[Part]:
     """Returns the parts of a model in order, computed from shapes alone.
 
     Args:
         name: a name in the zoo.
         image_size: side of the image in pixels; by default the model's own.
+        num_classes: number of logits.
 
     Raises:
         InputError: the name is unknown, or the image too small for the model.
@@ -59,7 +60,9 @@ def summarize(name: str, image_size: int | None = None) -> list[Part]:
     parts: dict[str, Part] = {}
 
     def run(image: jax.Array) -> list[jax.Array]:
-        model = architectures.create_model(name, rngs=architectures.ShapeOnlyRngs())
+        model = architectures.create_model(
+            name, num_classes=num_classes, rngs=architectures.ShapeOnlyRngs()
+        )
         model.eval()
         recorder = _Recorder(model, parts)
         outputs = recorder.run(image)

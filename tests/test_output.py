@@ -9,8 +9,8 @@ from PIL import Image
 
 from an_jax.data.sets.test_sets import TEST_SETS
 from an_jax.errors import InputError
-from an_jax.evaluation import plots, published, report, timm_csv
-from an_jax.evaluation.report import write_report
+from an_jax.evaluation import output, plots, published, timm_csv
+from an_jax.evaluation.output import write_output
 from an_jax.evaluation.result import Result
 from an_jax.evaluation.results_file import check_comparable_rows
 from an_jax.zoo.released import RELEASED
@@ -62,7 +62,7 @@ def test_table():
         result("b", "imagenet-p", scores=PERTURBED),
     ]
     heads = "imagenet-1k | imagenet-c (mCE) | imagenet-p (mean flip probability)"
-    assert report.markdown(results).splitlines() == [
+    assert output.markdown(results).splitlines() == [
         f"| Model | Params (M) | {heads} |",
         "| --- | ---: | :---: | :---: | :---: |",
         "| a | 25.557 | (0.750, 0.938) | 0.750 |  |",
@@ -86,7 +86,7 @@ def test_table_of_other_scores():
         result("a", "imagenet-a", scores={"top1": 0.1, "top5": 0.2, **calibration}),
         result("b", "imagenet-o", scores={"top1": 0.016, "top5": 0.05, "aupr": 0.2}),
     ]
-    assert report.markdown(results).splitlines()[-5:] == [
+    assert output.markdown(results).splitlines()[-5:] == [
         "| Model | Test set | NLL | RMS calibration error | unrestricted top-1 | AURRA | AUPR |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
         "| a | imagenet-1k | 1.250 | 0.125 |  |  |  |",
@@ -97,7 +97,7 @@ def test_table_of_other_scores():
 
 def test_files(tmp_path):
     results = [result(), result(dataset="imagenet-c", scores=CORRUPTED)]
-    assert write_report(results, tmp_path) == (tmp_path / "results.md").read_text()
+    assert write_output(results, tmp_path) == (tmp_path / "results.md").read_text()
     names = {"results.md", "results.json", "model_metadata.csv"}
     names |= {"results-imagenet.csv", "results-imagenet-c.csv"}
     names |= {f"{name}.png" for name in ("accuracy_by_test_set", "accuracy_by_parameters")}
@@ -116,9 +116,9 @@ def test_results_of_earlier_commands_are_kept(tmp_path):
     """A second report in the same directory has the files of one with all results."""
     first = [result("a"), result("b"), result("a", "imagenet-sketch", top1=0.5)]
     second = [result("b", top1=0.8), result("b", "imagenet-sketch", top1=0.25)]
-    write_report(first, tmp_path / "twice")
-    write_report(second, tmp_path / "twice")
-    write_report([first[0], second[0], first[2], second[1]], tmp_path / "once")
+    write_output(first, tmp_path / "twice")
+    write_output(second, tmp_path / "twice")
+    write_output([first[0], second[0], first[2], second[1]], tmp_path / "once")
     names = {path.name for path in (tmp_path / "once").iterdir()}
     assert {path.name for path in (tmp_path / "twice").iterdir()} == names
     for name in names:
@@ -138,7 +138,7 @@ def test_results_of_earlier_commands_are_kept(tmp_path):
     ],
 )
 def test_a_row_does_not_mix_settings_or_weights(tmp_path, changes, named):
-    write_report([result("a"), result("b")], tmp_path)
+    write_output([result("a"), result("b")], tmp_path)
     described = {
         key: value
         for key, value in dataclasses.asdict(result("a", **changes)).items()
@@ -152,11 +152,11 @@ def test_a_row_does_not_mix_settings_or_weights(tmp_path, changes, named):
 
 @pytest.mark.parametrize("name", ["accuracy_by_test_set.png", "results.md", "results.json"])
 def test_directory_is_not_replaced(tmp_path, name):
-    write_report([result()], tmp_path)
+    write_output([result()], tmp_path)
     (tmp_path / name).unlink()
     (tmp_path / name).mkdir()
     with pytest.raises(InputError, match=f"{name} is a directory"):
-        write_report([result()], tmp_path)
+        write_output([result()], tmp_path)
     assert (tmp_path / name).is_dir()
 
 
@@ -175,7 +175,7 @@ def test_directory_is_not_replaced(tmp_path, name):
 def test_files_of_another_origin_are_not_replaced(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
-        write_report([result()], tmp_path)
+        write_output([result()], tmp_path)
     assert (tmp_path / name).read_text() == content
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -244,7 +244,7 @@ def test_model_metadata():
 
 def test_pictures(tmp_path):
     results = released_results()[:-3]  # the last model is incomplete
-    write_report(results, tmp_path)
+    write_output(results, tmp_path)
     pictures = sorted(tmp_path.glob("*.png"))
     kinds = ["accuracy_by_parameters", "accuracy_by_test_set", "bn_against_an", "shifted_accuracy"]
     assert [path.stem for path in pictures] == kinds

@@ -13,12 +13,13 @@ from an_jax.evaluation.results_file import RESULTS, merge, read_results, to_json
 from an_jax.files import replacing
 
 TABLE = "results.md"
+REPORT = "report.html"
 # Test sets with one number in the table instead of two accuracies -> its key and its name.
-_SINGLE_SCORES = {
+SINGLE_SCORES = {
     "imagenet-c": ("mce", "mCE"),
     "imagenet-p": ("mean_flip_probability", "mean flip probability"),
 }
-_EXTRA_SCORES = {
+EXTRA_SCORES = {
     "nll": "NLL",
     "rms_calibration_error": "RMS calibration error",
     "unrestricted_top1": "unrestricted top-1",
@@ -31,8 +32,8 @@ _EXTRA_SCORES = {
 }
 
 
-def check_report(output_dir: epath.Path) -> None:
-    """Checks that a report in this directory would replace nothing but an earlier report.
+def check_output(output_dir: epath.Path) -> None:
+    """Checks that the results in this directory would replace nothing but earlier results.
 
     Raises:
         InputError: a file of that name exists without results.json, or results.json is not one of
@@ -40,7 +41,7 @@ def check_report(output_dir: epath.Path) -> None:
     """
     present = {path.name for path in output_dir.iterdir()} if output_dir.is_dir() else set()
     tables = fnmatch.filter(present, "results-*.csv")
-    names = {RESULTS, TABLE, timm_csv.METADATA, *tables, *plots.FILES}
+    names = {RESULTS, TABLE, REPORT, timm_csv.METADATA, *tables, *plots.FILES}
     for name in sorted(names & present):
         if RESULTS not in present:
             raise InputError(
@@ -52,7 +53,7 @@ def check_report(output_dir: epath.Path) -> None:
     read_results(output_dir)
 
 
-def write_report(results: list[Result], output_dir: epath.Path) -> str:
+def write_output(results: list[Result], output_dir: epath.Path) -> str:
     """Writes results.json, results.md, the CSV files and the pictures.
 
     They show the results of earlier commands too. Those of the same model on the same test set are
@@ -66,9 +67,9 @@ def write_report(results: list[Result], output_dir: epath.Path) -> str:
         The text of results.md.
 
     Raises:
-        InputError: a file cannot be written, or is not from an earlier report.
+        InputError: a file cannot be written, or is not from an earlier evaluation.
     """
-    check_report(output_dir)
+    check_output(output_dir)
     results = merge(read_results(output_dir), results)
     text = markdown(results)
     # results.json comes first: the other files follow from it.
@@ -86,7 +87,7 @@ def markdown(results: list[Result]) -> str:
     """Formats a table with a row per model and a column per test set, and one of other scores."""
     datasets = _unique(r.dataset for r in results)
     by_cell = {(r.model, r.dataset): r for r in results}
-    heads = [f"{d} ({_SINGLE_SCORES[d][1]})" if d in _SINGLE_SCORES else d for d in datasets]
+    heads = [f"{d} ({SINGLE_SCORES[d][1]})" if d in SINGLE_SCORES else d for d in datasets]
     rows = []
     for model in _unique(r.model for r in results):
         row = [by_cell.get((model, dataset)) for dataset in datasets]
@@ -94,7 +95,7 @@ def markdown(results: list[Result]) -> str:
         rows.append([model, f"{num_params / 1e6:.3f}", *map(_cell, row)])
     alignments = ["---", "---:"] + [":---:"] * len(datasets)
     text = table(["Model", "Params (M)", *heads], alignments, rows)
-    if any(d not in _SINGLE_SCORES for d in datasets):
+    if any(d not in SINGLE_SCORES for d in datasets):
         text += "\nEach pair is (top-1, top-5) accuracy.\n"
     for dataset, key, n, expected in _unique(count for r in results for count in _counts(r)):
         if n != expected:
@@ -113,8 +114,8 @@ def _counts(result: Result) -> Iterator[tuple[str, str, int, int]]:
 def _cell(result: Result | None) -> str:
     if result is None:
         return ""
-    if result.dataset in _SINGLE_SCORES:
-        key, _ = _SINGLE_SCORES[result.dataset]
+    if result.dataset in SINGLE_SCORES:
+        key, _ = SINGLE_SCORES[result.dataset]
         cell = f"{result.scores[key]:.3f}"
     else:
         cell = f"({result.scores['top1']:.3f}, {result.scores['top5']:.3f})"
@@ -122,15 +123,15 @@ def _cell(result: Result | None) -> str:
 
 
 def _extra_scores(results: list[Result]) -> str:
-    scored = [r for r in results if _EXTRA_SCORES.keys() & r.scores.keys()]
+    scored = [r for r in results if EXTRA_SCORES.keys() & r.scores.keys()]
     if not scored:
         return ""
-    keys = [key for key in _EXTRA_SCORES if any(key in r.scores for r in scored)]
+    keys = [key for key in EXTRA_SCORES if any(key in r.scores for r in scored)]
     rows = [
         [r.model, r.dataset, *(f"{r.scores[k]:.3f}" if k in r.scores else "" for k in keys)]
         for r in scored
     ]
-    heads = ["Model", "Test set", *(_EXTRA_SCORES[key] for key in keys)]
+    heads = ["Model", "Test set", *(EXTRA_SCORES[key] for key in keys)]
     return "\n" + table(heads, ["---", "---"] + ["---:"] * len(keys), rows)
 
 
