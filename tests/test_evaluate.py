@@ -19,6 +19,7 @@ from an_jax.data.sources import ImageList
 from an_jax.evaluation import evaluator
 from an_jax.evaluation.evaluator import top_predictions
 from an_jax.evaluation.predictions import ALL
+from an_jax.zoo.cost import summarize
 from tests import pictures
 from tests.small_model import CARD, NAME, random_split, save, softmax_of
 
@@ -128,7 +129,9 @@ def test_reports(tmp_path, capsys, checkpoints, data_dir, images, labels, probab
         "top5": TOP5,
         "nll": pytest.approx(-np.log(probabilities[np.arange(30), labels]).mean(), rel=1e-4),
         "rms_calibration_error": pytest.approx(gap, abs=1e-4),
+        "reliability": one["reliability"],  # tested in test_metrics.py
         "num_params": num_params,
+        "macs": sum(part.macs for part in summarize(NAME, 16, CARD.num_classes)),
         "image_size": 16,
         "crop_pct": 1.0,
         "interpolation": "bilinear",

@@ -111,6 +111,25 @@ def test_rms_calibration_error_by_hand():
     assert error([0.5] * 200, [False] * 100 + [True] * 100) == 0.5
 
 
+def test_reliability_by_hand():
+    confidence = [0.1, 0.15, 0.2, 0.9, 1.0]  # two bins of five: up to 0.2, and from 0.8
+    assert metrics.reliability(confidence, [False, True, True, True, True], 5) == {
+        "n": [2, 1, 2],
+        "confidence": [pytest.approx(0.125), 0.2, pytest.approx(0.95)],
+        "accuracy": [0.5, 1.0, 1.0],
+    }
+
+
+@examples
+@given(seed=seeds, num_bins=st.integers(1, 20))
+def test_reliability_keeps_the_means(seed, num_bins):
+    confidence, is_correct = draw_scores(np.random.default_rng(seed))
+    bins = metrics.reliability(confidence, is_correct, num_bins)
+    assert sum(bins["n"]) == len(confidence)
+    for name, values in (("confidence", confidence), ("accuracy", is_correct)):
+        assert np.dot(bins["n"], bins[name]) == pytest.approx(np.sum(values), abs=1e-9)
+
+
 @examples
 @given(seed=seeds)
 def test_aurra_equals_loops(seed):

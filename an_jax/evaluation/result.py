@@ -27,7 +27,7 @@ class Result:
         image_size, crop_pct, interpolation: preprocessing.
         dtype: compute dtype.
         weights_digest: SHA-256 of the parameters and running statistics.
-        macs: multiply-accumulates for one image, see `zoo.cost`; None if an earlier version wrote it.
+        macs: multiply-accumulates for one image (`zoo.cost`); None from an earlier version.
     """
 
     model: str
