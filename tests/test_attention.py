@@ -18,6 +18,7 @@ from an_jax.checkpoint import load_model
 from an_jax.data.images.normalization import normalize_images
 from an_jax.data.sets.digits import open_digits
 from an_jax.nn import AttentiveNorm
+from an_jax.report.attention import read_attention
 from tests import pictures
 from tests.small_model import CARD, save
 
@@ -154,6 +155,7 @@ def test_the_command(checkpoints, tmp_path, capsys):
     analysis, batch = (
         json.loads((folder / name / "digits.json").read_text()) for name in ("attentive", "batch")
     )
+    assert read_attention(out) == [analysis, batch]
     names = [layer["name"] for layer in analysis["layers"]]
     assert names[:3] == ["norm1", LAYER, "layer1.0.norm2"]
     assert [layer["name"] for layer in batch["layers"]] == names

@@ -128,7 +128,7 @@ def format_table(analysis: Json, counterparts: Sequence[Json]) -> str:
             str(len(layer["components"])),
             f"{layer['in_use']:.1f}",
             f"{layer['in_use_per_image']:.1f}",
-            "-" if layer["epsilon_squared"] is None else f"{layer['epsilon_squared']:.2f}",
+            "-" if layer["epsilon_squared"] is None else f"{layer['epsilon_squared']:z.2f}",
             *(
                 f"{layer[field][key]:.3f}"
                 for field in ("scale", "shift")

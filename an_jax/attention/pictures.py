@@ -8,8 +8,6 @@ from matplotlib.figure import Figure
 
 from an_jax.attention.layers import Json, attentive_layers, layers_beside
 
-MAX_NAMES = 40  # layers up to which the axes show their names
-
 
 def draw_mixture(analysis: Json) -> Figure:
     """Draws the mean and the standard deviation of each component's weight, a row for a layer."""
@@ -45,7 +43,7 @@ def draw_layers(analysis: Json, counterparts: Sequence[Json]) -> Figure:
         counterparts: of models with BN at the places of AN, drawn beside it.
     """
     layers = attentive_layers(analysis)
-    figure = Figure((max(8, 3 + 0.45 * len(layers)), 8), layout="constrained")
+    figure = Figure((max(8, 3 + 0.25 * len(layers)), 8), layout="constrained")
     (in_use, by_class), (scale, shift) = figure.subplots(2, 2, sharex=True)
     _plot(in_use, layers, "in_use", label="of the mean weights")
     _plot(in_use, layers, "in_use_per_image", label="of each image's weights, mean")
@@ -72,9 +70,8 @@ def draw_layers(analysis: Json, counterparts: Sequence[Json]) -> Figure:
             )
         axes.set_ylabel(f"effective {field}, mean over channels\n(bars: ± std over images)")
         axes.axhline(0, color="#888888", lw=0.8)
-        names = [layer["name"] for layer in layers] if len(layers) <= MAX_NAMES else None
-        axes.set_xticks(*((range(len(layers)), names) if names else ()), rotation=90, fontsize=8)
-        axes.set_xlabel("" if names else "AN layer, from the input to the output")
+        names = [layer["name"] for layer in layers]
+        axes.set_xticks(range(len(layers)), names, rotation=90, fontsize=7)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         for text in axes.legend(frameon=False, fontsize=8).get_texts():
