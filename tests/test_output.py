@@ -12,7 +12,7 @@ from an_jax.errors import InputError
 from an_jax.evaluation import output, plots, published, timm_csv
 from an_jax.evaluation.output import write_output
 from an_jax.evaluation.result import Result
-from an_jax.evaluation.results_file import check_comparable_rows
+from an_jax.evaluation.results_file import check_comparable_rows, to_json
 from an_jax.zoo.released import RELEASED
 
 ARCHITECTURES = {"a": "resnet_50_bn", "b": "resnet_50_an_bn2", "c": "resnet_50_se_bn2"}
@@ -138,7 +138,7 @@ def test_results_of_earlier_commands_are_kept(tmp_path):
     ],
 )
 def test_a_row_does_not_mix_settings_or_weights(tmp_path, changes, named):
-    write_output([result("a"), result("b")], tmp_path)
+    (tmp_path / "results.json").write_text(to_json([result("a"), result("b")]))
     described = {
         key: value
         for key, value in dataclasses.asdict(result("a", **changes)).items()
@@ -152,8 +152,8 @@ def test_a_row_does_not_mix_settings_or_weights(tmp_path, changes, named):
 
 @pytest.mark.parametrize("name", ["accuracy_by_test_set.png", "results.md", "results.json"])
 def test_directory_is_not_replaced(tmp_path, name):
-    write_output([result()], tmp_path)
-    (tmp_path / name).unlink()
+    (tmp_path / "results.json").write_text(to_json([result()]))
+    (tmp_path / name).unlink(missing_ok=True)
     (tmp_path / name).mkdir()
     with pytest.raises(InputError, match=f"{name} is a directory"):
         write_output([result()], tmp_path)

@@ -1,6 +1,7 @@
 /* Charts as SVG, with a legend that switches series, a readout, and the data as a table. */
 
-const SIZE = { width: 640, height: 380, left: 62, right: 14, top: 12 };
+// A smaller drawing keeps its text legible in a narrow window.
+const SIZE = { width: IS_NARROW ? 400 : 640, height: IS_NARROW ? 330 : 380, left: 62, right: 14, top: 12 };
 const MANY_NAMES = 6; // on an axis: more are turned
 
 /**

@@ -32,6 +32,13 @@ function section(id, title, ...children) {
   return h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), children);
 }
 
+const IS_NARROW = window.innerWidth < 640; // pixels
+
+/** Returns a name whose lines may break after "_" in a narrow window. */
+function breakable(name) {
+  return !IS_NARROW ? name : name.split("_").flatMap((part, i) => (i ? ["_", h("wbr"), part] : [part]));
+}
+
 /** Formats a fraction as percent. */
 function percent(value, digits = 1) {
   return value === null || value === undefined ? "" : (100 * value).toFixed(digits);

@@ -8,7 +8,8 @@ const VIEWS = [
 function renderTable(data, onModels) {
   const state = { score: "main", view: "value", terms: "", column: null, ascending: false };
   const cells = new Map(data.cells.map((cell) => [`${cell.model} ${cell.dataset}`, cell]));
-  const table = h("table", { class: "results", id: "results-table" });
+  const table = h("table", { class: "results", id: "results-table", "aria-describedby": "results-caption" });
+  const caption = h("p", { class: "note", id: "results-caption" });
   const details = h("div", { id: "results-details", "aria-live": "polite" });
   const count = h("span", { class: "note", id: "results-count", "aria-live": "polite" });
   const context = { data, cells, state, details };
@@ -16,7 +17,8 @@ function renderTable(data, onModels) {
   const show = () => {
     const models = sortModels(context, data.models.map((_, i) => i).filter((i) => isMatch(data.models[i], state.terms)));
     count.textContent = `${models.length} of ${data.models.length} models`;
-    table.replaceChildren(h("caption", { class: "note" }, caption(context)), tableHead(context, show), tableBody(context, models));
+    caption.textContent = describeView(context);
+    table.replaceChildren(tableHead(context, show), tableBody(context, models));
     return models;
   };
   const update = (change) => {
@@ -37,6 +39,7 @@ function renderTable(data, onModels) {
       choice("Score", scores, state.score, (score) => update({ score })),
       choice("Show", VIEWS, state.view, (view) => update({ view })),
       count),
+    caption,
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of results" }, table),
     details,
   ];
@@ -48,7 +51,8 @@ function isMatch(model, terms) {
   return terms.toLowerCase().split(/\s+/).every((term) => text.includes(term));
 }
 
-function caption({ state, data }) {
+/** Says what the cells show. */
+function describeView({ state, data }) {
   const score = state.score === "main" ? "Top-1 accuracy; of imagenet-c the mCE, of imagenet-p the mean flip probability" : data.metrics[state.score].title;
   const view = { value: "in percent", digits: "as in results.json", interval: "in percent, with 95 % interval", bn: "minus that of the same model with BN, in points", published: "minus the published one, in points" }[state.view];
   return `${score}, ${view}. Select a cell for its details.`;
@@ -115,7 +119,7 @@ function tableBody(context, models) {
   const best = data.datasets.map((_, i) => bestValue(models, i, context));
   return h("tbody", {}, models.map((model) => {
     const row = data.models[model];
-    return h("tr", {}, h("th", { scope: "row" }, row.name), h("td", {}, row.norm.toUpperCase()), h("td", { title: row.params }, (row.params / 1e6).toFixed(3)),
+    return h("tr", {}, h("th", { scope: "row" }, breakable(row.name)), h("td", {}, row.norm.toUpperCase()), h("td", { title: row.params }, (row.params / 1e6).toFixed(3)),
       h("td", { title: row.macs }, row.macs === null ? "" : (row.macs / 1e9).toFixed(row.macs < 1e8 ? 4 : 2)),
       data.models.some((m) => m.rate) ? h("td", {}, row.rate ?? "") : [],
       data.datasets.map((_, i) => tableCell(model, i, best[i], context)));
