@@ -48,6 +48,20 @@ def write_atomically(path: epath.Path, content: str | bytes) -> None:
     temporary.replace(path)
 
 
+def make_directory(path: epath.Path) -> None:
+    """Makes a directory, if there is none, and checks that files can be written there.
+
+    Raises:
+        InputError: they cannot.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / ".writable").write_bytes(b"")
+        (path / ".writable").unlink()
+    except file_errors() as error:
+        raise InputError(f"cannot write to {path}: {with_advice(error)}") from error
+
+
 def check_destination(
     path: str | os.PathLike,
     *,

@@ -253,6 +253,15 @@ def test_refusals(checkpoints, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def test_an_output_that_cannot_be_written(checkpoints, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    arguments = ("--checkpoint", checkpoints, "--datasets", "digits", "--batch_size", 8)
+    assert run(*arguments, "--output_dir", tmp_path / "file") == 1
+    error = capsys.readouterr().err
+    assert f"cannot write to {tmp_path}/file/attention/attentive: " in error
+    assert "img/s" not in error  # before the model runs
+
+
 def test_several_processes_are_refused(checkpoints, monkeypatch, capsys):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert run("--checkpoint", checkpoints / "attentive", "--datasets", "digits") == 1

@@ -82,3 +82,13 @@ def test_another_file_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"{path} is damaged"):
         attention.read_attention(tmp_path)
+
+
+@pytest.mark.slow
+def test_files_in_a_bucket(bucket, tmp_path):
+    for path in write_made_up(tmp_path):
+        copy = bucket.path / path.relative_to(tmp_path)
+        copy.write_text(path.read_text())
+    found = attention.read_attention(bucket.path)
+    assert found == attention.read_attention(tmp_path)
+    assert len(found) == 2

@@ -13,7 +13,7 @@ from etils import epath
 from an_jax.attention.layers import Json, attentive_layers, layers_beside
 from an_jax.attention.pictures import draw_layers, draw_mixture
 from an_jax.errors import InputError, exit_status
-from an_jax.files import absolute, replacing
+from an_jax.files import absolute, make_directory, replacing
 from an_jax.summary import table
 
 
@@ -52,12 +52,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: an input is invalid, or a file cannot be written.
     """
-    from an_jax.attention.analysis import (
-        analyze,
-        check_datasets,
-        check_models,
-        has_attention,
-    )
+    from an_jax.attention.analysis import analyze, check_datasets, check_models, has_attention
     from an_jax.buckets import check_bucket
     from an_jax.data.sets.own_sets import parse_datasets
     from an_jax.devices import check_devices
@@ -95,6 +90,10 @@ def run(args: argparse.Namespace) -> None:
     )
     inputs = read_inputs(checkpoints, settings)
     check_models(inputs.models)
+    directories = {model.name: output_dir / "attention" / model.name for model in inputs.models}
+    if args.output_dir:
+        for directory in directories.values():
+            make_directory(directory)
     others: list[Json] = []
     # Models without AN come first, since those with AN are shown beside them.
     for model in sorted(inputs.models, key=has_attention):
@@ -105,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
             else:
                 others.append(analysis)
             if args.output_dir:
-                write(analysis, counterparts, output_dir / "attention" / model.name)
+                write(analysis, counterparts, directories[model.name])
     if args.output_dir:
         print(f"written to {output_dir / 'attention'}")
 

@@ -15,13 +15,13 @@ from an_jax.data.sets.image_sets import IMAGE_SETS
 from an_jax.data.sets.opening import Source
 from an_jax.data.sets.own_sets import open_own_set
 from an_jax.data.sets.test_sets import TEST_SETS, TestSet, own_test_set
-from an_jax.errors import InputError, check_utf8, file_errors, with_advice
+from an_jax.errors import InputError, check_utf8
 from an_jax.evaluation.opening import open_test_sets
 from an_jax.evaluation.output import check_output
 from an_jax.evaluation.prediction_files import predictions_directory
 from an_jax.evaluation.published import check_comparable
 from an_jax.evaluation.scoring import References
-from an_jax.files import restore_interrupted
+from an_jax.files import make_directory, restore_interrupted
 from an_jax.zoo import Preprocessing
 
 
@@ -252,10 +252,4 @@ def _make_output(models: Iterable[str], output_dir: epath.Path) -> None:
     """Raises InputError if the output cannot be written or would replace other files."""
     check_output(output_dir)
     for name in models:
-        directory = predictions_directory(output_dir, name)
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / ".writable").write_bytes(b"")
-            (directory / ".writable").unlink()
-        except file_errors() as error:
-            raise InputError(f"cannot write to {directory}: {with_advice(error)}") from error
+        make_directory(predictions_directory(output_dir, name))
