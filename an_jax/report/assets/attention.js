@@ -55,7 +55,8 @@ function attentionParts(analysis, counterparts) {
 /** A heat map as a table: a row for each layer, a cell for each component. */
 function weightsTable(layers) {
   const width = Math.max(...layers.map((layer) => layer.components.length));
-  const heads = ["Layer", "In use", "Per image", "By class", ...Array(width).keys()];
+  const heads = ["Layer", "In use", "Per image", "By class"].map((head) => h("th", { scope: "col" }, head));
+  for (let k = 0; k < width; k++) heads.push(h("th", { scope: "col", "aria-label": `Component ${k}` }, String(k)));
   const cell = (c) => h("td", { class: "heat", style: `--heat: ${Math.round(60 * c.mean)}%` }, c.mean.toFixed(2), h("small", {}, ` ±${c.std.toFixed(2)}`));
   const rows = layers.map((layer) => h("tr", {},
     h("th", { scope: "row" }, layer.name),
@@ -63,7 +64,7 @@ function weightsTable(layers) {
     layer.components.map(cell)));
   return [
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Mixture weights" }, h("table", { class: "results", id: "attention-weights" },
-      h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, String(head))))), h("tbody", {}, rows))),
+      h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows))),
     h("p", { class: "note" }, "Mean λ of each component over the images, ± its standard deviation. In use: effective number of components, exp(entropy), of the mean λ; per image: of each image's own λ, averaged. By class: share of the variance of λ that the class explains (epsilon squared)."),
   ];
 }
