@@ -1,5 +1,6 @@
 """What AN attends to: python -m an_jax.attention, its formulas, and its files."""
 
+import base64
 import dataclasses
 import functools
 import json
@@ -14,9 +15,11 @@ from flax import nnx
 from an_jax import functional
 from an_jax.attention import __main__ as command
 from an_jax.attention import capture, statistics
+from an_jax.attention.thumbnails import make_thumbnails
 from an_jax.checkpoint import load_model
 from an_jax.data.images.normalization import normalize_images
 from an_jax.data.sets.digits import open_digits
+from an_jax.data.sources import ImageList
 from an_jax.nn import AttentiveNorm
 from an_jax.report.attention import read_attention
 from tests import pictures
@@ -129,6 +132,41 @@ def test_mixture_weights_by_hand():
     assert list(found) == ["bn", "gn"]
 
 
+class InOrder:
+    """Reads as a split of tfds does: not with a list of positions."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def read(self, positions):
+        assert isinstance(positions, range)
+        return self.images.read(positions)
+
+
+@pytest.mark.parametrize("source", ["files", "in_memory", "tfds"])
+def test_thumbnails(tmp_path, source):
+    images = [pictures.smooth(90, 90, seed) for seed in range(4)]
+    encoded = [pictures.encode(image, "PNG") for image in images]
+    for i, content in enumerate(encoded):
+        (tmp_path / f"{i}.png").write_bytes(content)
+    files = ImageList([f"{i}.png" for i in range(4)], np.zeros(4, np.int32), root=str(tmp_path))
+    in_memory = dataclasses.replace(files, root="", encoded=encoded)
+    sources = {"files": files, "in_memory": in_memory, "tfds": InOrder(in_memory)}
+    preprocessing = dataclasses.replace(CARD.preprocessing, image_size=80)
+    found = [*make_thumbnails(sources[source], [3, 1], preprocessing)]
+    assert len(found) == 2
+    for i, thumbnail in zip([3, 1], found, strict=True):
+        cropped = pictures.resize_and_center_crop(images[i], 80, 80, "bilinear")
+        expected = np.float32(pictures.resize(cropped, 64, 64, "bicubic"))
+        assert np.abs(pixels_of(thumbnail) - expected).mean() < 8  # WebP is lossy
+
+
+def pixels_of(thumbnail):
+    kind, content = thumbnail.split(",")
+    assert kind == "data:image/webp;base64"
+    return np.float32(pictures.decode(base64.b64decode(content)))
+
+
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     """Checkpoints of the same network with AN and with BN."""
@@ -162,7 +200,7 @@ def test_the_command(checkpoints, tmp_path, capsys):
     assert batch["images"] == []
     assert analysis["num_images"] == batch["num_images"] == 360
 
-    lambdas, params = digits_mixture_weights(checkpoints / "attentive")
+    lambdas, params, pixels = digits_mixture_weights(checkpoints / "attentive")
     layer, other = analysis["layers"][1], batch["layers"][1]
     components = layer["components"]
     np.testing.assert_allclose([c["mean"] for c in components], lambdas.mean(axis=0), atol=1e-4)
@@ -192,7 +230,8 @@ def test_the_command(checkpoints, tmp_path, capsys):
             assert user["lambda"] == pytest.approx(lambdas[user["position"], k], abs=1e-4)
             assert image["filename"] == source.filenames[user["position"]]
             assert image["class"] == str(source.labels[user["position"]]) == str(image["label"])
-            assert image["thumbnail"].startswith("data:image/webp;base64,")
+            thumbnail = pixels_of(image["thumbnail"])
+            assert np.abs(thumbnail - pixels[user["position"]]).mean() < 8
 
     assert f"{other['scale']['mean']:.3f} |\n" in printed
     row = next(line for line in printed.splitlines() if line.startswith(f"| {LAYER} "))
@@ -205,21 +244,23 @@ def test_the_command(checkpoints, tmp_path, capsys):
 
 
 def digits_mixture_weights(checkpoint):
-    """The first AN layer's weights of all test digits, which Pillow prepares, and the arrays."""
+    """The first AN layer's weights of all test digits, the arrays, and the digits by Pillow."""
     decoded = map(pictures.decode, open_digits("test").encoded)
     pixels = [pictures.resize_and_center_crop(image, 16, 16, "bilinear") for image in decoded]
-    images = normalize_images(jnp.asarray(np.stack(pixels)), AN_CARD.preprocessing)
+    pixels = np.stack(pixels)
+    images = normalize_images(jnp.asarray(pixels), AN_CARD.preprocessing)
     definition, params, batch_stats = functional.split(load_model(checkpoint))
     record = jax.jit(functools.partial(capture.mixture_weights, definition))
-    return np.asarray(record(params, batch_stats, images)[LAYER]), params
+    return np.asarray(record(params, batch_stats, images)[LAYER]), params, pixels
 
 
-def test_class_folders_of_my_own(checkpoints, tmp_path, capsys):
+def test_class_folders_of_my_own(checkpoints, tmp_path, capsys, monkeypatch):
     """Prints only. Without a model with BN there is no column of one."""
     for i, label in enumerate([3, 3, 7]):
         folder = tmp_path / "mine" / str(label)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{i}.png").write_bytes(pictures.encode(pictures.smooth(20, 20, i), "PNG"))
+    monkeypatch.chdir(tmp_path)
     before = {*tmp_path.rglob("*")}
     datasets = f"mine={tmp_path / 'mine'}"
     assert run("--checkpoint", checkpoints / "attentive", "--datasets", datasets) == 0
