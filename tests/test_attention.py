@@ -271,6 +271,16 @@ def test_class_folders_of_my_own(checkpoints, tmp_path, capsys, monkeypatch):
     assert {*tmp_path.rglob("*")} == before
 
 
+@pytest.mark.slow
+def test_output_in_a_bucket(checkpoints, bucket):
+    out = bucket.path / "out"
+    assert run("--checkpoint", checkpoints, "--datasets", "digits", "--output_dir", out) == 0
+    assert [analysis["model"] for analysis in read_attention(out)] == ["attentive", "batch"]
+    for name in ("mixture", "layers"):
+        picture = (out / f"attention/attentive/digits-{name}.png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
+
+
 def test_weights_that_are_not_finite(tmp_path, capsys):
     kernel = np.full((16, 10), np.inf, np.float32)
     save(tmp_path / "broken", AN_CARD, **{f"{LAYER}.attention.0.kernel": kernel})
