@@ -119,7 +119,7 @@ def test_checkpoints_without_their_log(finished, tmp_path, capsys):
     epoch's line has no means of the training."""
     workdir = epath.Path(tmp_path / "run")
     shutil.copytree(finished, workdir)
-    for name in ("metrics.jsonl", "steps.jsonl", "curves.png"):
+    for name in ("metrics.jsonl", "steps.jsonl", "curves.html", "curves.png"):
         (workdir / name).unlink()
     loop.train(config(), workdir)
     (line,) = curves.read_metrics(workdir)
@@ -127,6 +127,7 @@ def test_checkpoints_without_their_log(finished, tmp_path, capsys):
     assert line["val_top1"] == curves.read_metrics(finished)[1]["val_top1"]
     assert not {"loss", "train_top1", "learning_rate"} & line.keys()
     assert "epoch   2/2  val top-1" in capsys.readouterr().out
+    assert (workdir / "curves.html").exists()
     assert (workdir / "curves.png").exists()
 
 

@@ -40,16 +40,16 @@ def whole(tmp_path_factory):
     return workdir
 
 
-def losses(workdir):
-    """The loss of each step."""
+def metric(workdir, name="loss"):
+    """The loss of each step, or another of its metrics."""
     lines = read_lines(epath.Path(workdir) / "steps.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 19))
-    return [line["loss"] for line in lines]
+    return [line[name] for line in lines]
 
 
 def assert_same_bits(workdir, expected):
     assert_same_end(epath.Path(workdir), expected, num_steps=18)
-    assert losses(workdir) == losses(expected)
+    assert metric(workdir) == metric(expected)
 
 
 def wait_for(condition, process):
@@ -201,13 +201,15 @@ def test_full_disk(whole, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes(whole, tmp_path):
-    """Two processes with four devices each have the same losses as one with eight. One process
-    reads the checkpoints that two have written."""
+    """Two processes with four devices each have the same losses and norms as one with eight. One
+    process reads the checkpoints that two have written."""
     found = finish(*start_two("train.py", *arguments(tmp_path / "run")))
     assert [status for status, *_ in found] == [0, 0], found
     assert "epoch   3/3" in found[0][1]
     assert "epoch" not in found[1][1]
-    np.testing.assert_allclose(losses(tmp_path / "run"), losses(whole), rtol=1e-5)
+    for name in ("loss", "gradient_norm", "update_norm"):
+        values = metric(tmp_path / "run", name)
+        np.testing.assert_allclose(values, metric(whole, name), rtol=1e-5)
     states = read_last(epath.Path(tmp_path / "run")), read_last(whole)
     for path, value in states[1].params.items():
         np.testing.assert_allclose(states[0].params[path], value, atol=1e-5)
@@ -226,4 +228,4 @@ def test_two_processes_are_preempted(whole, tmp_path):
     ((status, out, err),) = finish(start("train.py", *arguments(tmp_path / "run")))
     assert status == 0, err
     assert "resuming after step" in out
-    np.testing.assert_allclose(losses(tmp_path / "run"), losses(whole), rtol=1e-5)
+    np.testing.assert_allclose(metric(tmp_path / "run"), metric(whole), rtol=1e-5)

@@ -36,7 +36,7 @@ def batch():
 
 
 def train_on(num_devices, norm_batch_size, split, num_steps=1, optimizer=SGD, **options):
-    """The state after some steps on the batch in float64, and the losses."""
+    """The state after some steps on the batch in float64, and the metrics."""
     images, labels = batch()
     groups = make_norm_groups(len(images), norm_batch_size, num_devices)
     mesh = parallel.make_mesh(groups.num_devices, jax.devices()[:num_devices])
@@ -52,11 +52,16 @@ def train_on(num_devices, norm_batch_size, split, num_steps=1, optimizer=SGD, **
     rows = groups.rows(len(images))
     arrays = parallel.shard_batch((images[rows], labels[rows]), mesh)
     has_ema = "ema_decay" in options
-    state, losses = parallel.replicate(init_state(split, optimizer, has_ema=has_ema), mesh), []
+    state, found = parallel.replicate(init_state(split, optimizer, has_ema=has_ema), mesh), []
     for _ in range(num_steps):
         state, metrics = step(state, *arrays)
-        losses.append(float(metrics.loss))
-    return state, losses
+        found.append(jax.device_get(metrics))
+    return state, found
+
+
+def norm(*trees):
+    """The L2 norm of all values together."""
+    return np.sqrt(sum(np.sum(np.square(array)) for array in jax.tree.leaves(trees)))
 
 
 def replicas(split, num_parts):
@@ -78,7 +83,7 @@ def replicas(split, num_parts):
     ]
     gradients, (stats, loss) = jax.tree.map(lambda *leaves: sum(leaves) / num_parts, *parts)
     updates, _ = SGD.update(gradients, SGD.init(split.params), split.params)
-    return optax.apply_updates(split.params, updates), stats, loss
+    return optax.apply_updates(split.params, updates), stats, (loss, norm(gradients), norm(updates))
 
 
 class SmallNet(nnx.Module):
@@ -104,11 +109,12 @@ def assert_equal(actual, expected):
 
 def assert_groups_are_replicas(split, num_devices, norm_batch_size):
     """Groups of images, however they lie on the devices, equal replicas with averaged gradients."""
-    after, (loss,) = train_on(num_devices, norm_batch_size, split)
+    after, (metrics,) = train_on(num_devices, norm_batch_size, split)
     params, stats, expected = replicas(split, 48 // norm_batch_size)
     assert_equal(after.params, params)
     assert_equal(after.batch_stats, stats)
-    np.testing.assert_allclose(loss, expected)
+    found = metrics.loss, metrics.gradient_norm, metrics.update_norm
+    np.testing.assert_allclose(found, expected)
 
 
 @pytest.mark.parametrize("norm_batch_size", [6, 48])
@@ -130,13 +136,13 @@ RECIPE = {"num_steps": 3, "label_smoothing": 0.1, "mixup_alpha": 0.2}
 
 
 def test_the_number_of_devices_does_not_matter(float64):
-    """Losses, parameters and statistics with mixup, label smoothing and dropout."""
+    """Metrics, parameters and statistics with mixup, label smoothing and dropout."""
     split = functional.split(SmallNet(dropout=0.3))
-    expected, losses = train_on(1, 16, split, **RECIPE)
+    expected, metrics = train_on(1, 16, split, **RECIPE)
     for num_devices, layout in LAYOUTS.items():
         assert make_norm_groups(48, 16, num_devices)[1:] == layout
         state, found = train_on(num_devices, 16, split, **RECIPE)
-        np.testing.assert_allclose(found, losses, rtol=1e-9)
+        np.testing.assert_allclose(found, metrics, rtol=1e-9)
         assert_equal(state.params, expected.params)
         assert_equal(state.batch_stats, expected.batch_stats)
 
@@ -152,9 +158,12 @@ def test_the_number_of_devices_does_not_matter_to_a_network(float64, name):
         path: value * (1 + 1e-14 * rng.choice([-1, 1], value.shape))
         for path, value in split.params.items()
     }
-    _, losses = train_on(1, 16, split, **RECIPE)
-    _, moved = train_on(1, 16, split._replace(params=changed), **RECIPE)
-    _, found = train_on(2, 16, split, **RECIPE)
+    one_device = train_on(1, 16, split, **RECIPE)
+    perturbed = train_on(1, 16, split._replace(params=changed), **RECIPE)
+    two_devices = train_on(2, 16, split, **RECIPE)
+    losses, moved, found = (
+        [metrics.loss for metrics in run[1]] for run in (one_device, perturbed, two_devices)
+    )
     np.testing.assert_allclose(found[:2], losses[:2], rtol=1e-9)
     assert abs(found[2] - losses[2]) <= abs(moved[2] - losses[2])
 
@@ -168,7 +177,7 @@ def test_frozen_arrays(float64):
     split = functional.Split(definition, params, stats)
     frozen = optimizer.find_frozen("norm", split)
     partition = optimizer.make_optimizer(digits.get_config("an"), 0.1, frozen)
-    after, losses = train_on(3, 16, split, 2, partition, frozen=frozen, ema_decay=0.3)
+    after, metrics = train_on(3, 16, split, 2, partition, frozen=frozen, ema_decay=0.3)
     averages = after.ema["params"] | after.ema["batch_stats"]
     for name, value in (params | stats).items():
         for found in (after.params | after.batch_stats, averages):
@@ -178,7 +187,22 @@ def test_frozen_arrays(float64):
         definition, params, stats, normalize_images(images, zoo.Preprocessing())
     )
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-    np.testing.assert_allclose(losses[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics[0].loss, expected, rtol=1e-6)
+
+
+def test_norms_with_clipping_and_frozen_parameters(float64):
+    """The norm of the gradients is that before clipping. Frozen parameters do not count."""
+    split, config, runs = functional.split(SmallNet()), digits.get_config("an"), []
+    frozen = optimizer.find_frozen("norm", split)
+    for clip_norm in (0.0, 0.01):
+        config.update({"momentum": 0.0, "weight_decay": 0.0, "clip_norm": clip_norm})
+        updates = optimizer.make_optimizer(config, 1.0, frozen)
+        runs.append(train_on(1, 48, split, optimizer=updates, frozen=frozen))
+    (after, (whole,)), (_, (clipped,)) = runs
+    change = norm(jax.tree.map(jnp.subtract, after.params, split.params))
+    np.testing.assert_allclose([whole.gradient_norm, whole.update_norm], change, rtol=1e-9)
+    np.testing.assert_allclose(clipped.gradient_norm, whole.gradient_norm, rtol=1e-9)
+    np.testing.assert_allclose(clipped.update_norm, 0.01, rtol=1e-9)
 
 
 def test_moving_averages(float64):

@@ -31,6 +31,7 @@ def test_a_run_writes_metrics_curves_and_the_best_model(finished):
     assert [(e["epoch"], e["step"]) for e in epochs] == [(1, 6), (2, 12)]
     assert epochs[1]["loss"] < epochs[0]["loss"]
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "<title>Training curves of digits</title>" in (finished / "curves.html").read_text()
     best = max(epochs, key=lambda e: (e["val_top1"], e["step"]))["step"]
     assert best_step(finished) == best
     model = load_model(finished)
@@ -76,6 +77,8 @@ def test_lines_about_steps(finished):
     first = curves.read_metrics(finished)[0]
     assert first["loss"] == pytest.approx((4 * lines[0]["loss"] + 2 * lines[1]["loss"]) / 6)
     assert first["learning_rate"] == lines[1]["learning_rate"]
+    for name in ("gradient_norm", "update_norm"):
+        assert first[name] == pytest.approx((4 * lines[0][name] + 2 * lines[1][name]) / 6)
     assert all(line["images_per_second"] > 0 for line in lines)
     assert all(0 < line["input_wait"] == line["input_wait_worst"] < 1 for line in lines)
 
@@ -94,13 +97,14 @@ def test_tensorboard_reads_the_scalars(finished):
     }
     last = curves.read_metrics(finished)[-1]
     assert scalars["val_top1", 12] == pytest.approx(last["val_top1"])
+    assert scalars["gradient_norm", 12] == pytest.approx(last["gradient_norm"])
     assert scalars["train/loss", 12] == pytest.approx(
         read_lines(finished / "steps.jsonl")[-1]["loss"]
     )
 
 
 def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
-    """Training continues after corrupt images and failed writes of curves.png and TensorBoard's
+    """Training continues after corrupt images and failed writes of the curves and TensorBoard's
     log. It also writes a profile, and reads the next epoch's images before a validation ends. It
     goes on while the best weights are written."""
     begun, batches, read = [], [], loop.epoch_batches
@@ -134,6 +138,7 @@ def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(TrainCheckpoints, "wait_for_best", wait_longer)
 
     monkeypatch.setattr(loop, "plot_curves", fail)
+    monkeypatch.setattr(loop, "write_page", fail)
     monkeypatch.setattr(tf.io.TFRecordWriter, "flush", fail)
     opened = loop.open_train_set("digits", "")
     encoded = list(opened.source.encoded)
@@ -153,6 +158,7 @@ def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
         "cannot be written: HTTP response code 503; wait until the network and the storage work"
     )
     assert printed.out.count(f"warning: curves.png {reason}") == 2
+    assert printed.out.count(f"warning: curves.html {reason}") == 2
     assert printed.out.count(f"warning: TensorBoard's log {reason}") == 1
     assert printed.out.count("profile written to") == 1
     (trace,) = (tmp_path / "run/profile").rglob("*.xplane.pb")
@@ -182,7 +188,15 @@ def test_an_interrupted_profile_is_written(tmp_path, capsys):
 
 STEPS = [
     {"steps": 3, "loss": 2.0, "top1": 0.5, "images_per_second": 0.0, "input_wait": 0.5},
-    {"steps": 1, "loss": 4.0, "top1": 0.1, "images_per_second": 7.0, "input_wait": 0.1},
+    {
+        "steps": 1,
+        "loss": 4.0,
+        "top1": 0.1,
+        "gradient_norm": 2.5,  # the other line is from before these fields existed
+        "update_norm": 0.25,
+        "images_per_second": 7.0,
+        "input_wait": 0.1,
+    },
 ]
 
 
@@ -194,6 +208,8 @@ def test_metrics_of_an_epoch():
         "step": 9,
         "loss": 2.5,
         "train_top1": pytest.approx(0.4),
+        "gradient_norm": 2.5,
+        "update_norm": 0.25,
         "input_wait": pytest.approx(0.4),
         "val_top1": 0.25,
         "real_top1": 0.3,
@@ -226,7 +242,3 @@ def test_curves_of_several_runs(finished, tmp_path, monkeypatch, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert curves.main([str(tmp_path), "--output", str(picture)]) == 1
     assert "is not a training run" in capsys.readouterr().err
-    (tmp_path / "thesis.tex").write_text("Attention")
-    assert curves.main([str(finished), "--output", str(tmp_path / "thesis.tex")]) == 1
-    assert "thesis.tex exists and is not a PNG" in capsys.readouterr().err
-    assert (tmp_path / "thesis.tex").read_text() == "Attention"

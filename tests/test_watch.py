@@ -1,6 +1,7 @@
 """The lines that a run logs about its steps."""
 
 import numpy as np
+import pytest
 from tqdm import tqdm
 
 from an_jax.training import watch
@@ -52,13 +53,16 @@ def test_validation_does_not_count_as_the_steps_time(monkeypatch):
         describe_last_checkpoint=str,
     )
     for step in (1, 2, 3, 4):
-        steps.add(1, step, Metrics(np.float32(step), np.float32(0.5)))
+        steps.add(1, step, Metrics(*np.float32([step, 0.5, 10 * step, 0.1])))
         if step == 2:
             steps.drain()
             clock[0] = 3600.0
     steps.drain()
     assert [line["step"] for line in log.lines] == [2, 4]
     assert [line["loss"] for line in log.lines] == [1.5, 3.5]
+    assert [line["top1"] for line in log.lines] == [0.5, 0.5]
+    assert [line["gradient_norm"] for line in log.lines] == [15.0, 35.0]
+    assert [line["update_norm"] for line in log.lines] == pytest.approx([0.1, 0.1])
     assert [line["images_per_second"] for line in log.lines] == [4.0, 4.0]
     assert [line["input_wait"] for line in log.lines] == [0.1, 0.2]
     assert [line["input_wait_worst"] for line in log.lines] == [0.2, 0.4]

@@ -11,43 +11,41 @@ from etils import epath
 
 from an_jax.errors import InputError, exit_status
 from an_jax.files import absolute, check_destination, why_not_png, write_atomically
-from an_jax.training.log_files import EPOCHS, read_lines
+from an_jax.report.page import build_page, why_not_page
+from an_jax.training.curve_data import collect, read_metrics
 
 MARKERS = "osD^v<>P*X"  # of further test sets
 
 
-def read_metrics(workdir: epath.Path) -> list[dict]:
-    """Returns a dictionary for each finished epoch of a run. Raises InputError if there is none."""
-    path = workdir / EPOCHS
-    if not path.is_file():
-        raise InputError(
-            f"{workdir} is not a training run with a finished epoch: it has no {EPOCHS}"
-        )
-    return read_lines(path)
-
-
 def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
-    """Draws loss and accuracy by epoch into a PNG file, each run in its own color."""
+    """Draws loss, accuracies, learning rate and norms by epoch into a PNG file.
+
+    Each run has its own color.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, ((left, right), (rates, norms)) = pyplot.subplots(
+        2, 2, figsize=(10, 7), height_ratios=(4, 3), sharex=True, layout="constrained"
+    )
+    for axes in (left, norms):  # before drawing: later, it fails if there is nothing to show
+        axes.set_yscale("log")
     for workdir in workdirs:
         epochs = read_metrics(workdir)
         x = [epoch["epoch"] for epoch in epochs]
-        (line,) = left.plot(
-            x, [epoch.get("loss", math.nan) for epoch in epochs], label=workdir.name
-        )
+        (line,) = left.plot(x, _values(epochs, "loss"))
         color = line.get_color()
         best = max(epoch["val_top1"] for epoch in epochs)
         label = f"{workdir.name} (best {100 * best:.1f} %)"
-        val = [100 * epoch["val_top1"] for epoch in epochs]
-        train = [100 * epoch.get("train_top1", math.nan) for epoch in epochs]
-        right.plot(x, val, color=color, label=label)
+        right.plot(x, _values(epochs, "val_top1", 100), color=color, label=label)
+        train = _values(epochs, "train_top1", 100)
         right.plot(x, train, color=color, linestyle=":", linewidth=1)
+        rates.plot(x, _values(epochs, "learning_rate"), color=color)
+        norms.plot(x, _values(epochs, "gradient_norm"), color=color)
+        norms.plot(x, _values(epochs, "update_norm"), color=color, linestyle=":")
         names = sorted({key for epoch in epochs for key in epoch if key.endswith("/top1")})
         for name, marker in zip(names, itertools.cycle(MARKERS), strict=False):
             scored = [epoch for epoch in epochs if name in epoch]
@@ -60,12 +58,14 @@ def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
                 markersize=3,
                 label=f"{workdir.name}: {name.removesuffix('/top1')}",
             )
-    left.set_yscale("log")
     left.set_ylabel("training loss (cross entropy)")
     right.set_ylabel("top-1 accuracy (%): val solid, training dotted")
     right.legend(loc="lower right", frameon=False)
-    for axes in (left, right):
+    rates.set_ylabel("learning rate")
+    norms.set_ylabel("norm: gradient solid, update dotted")
+    for axes in (rates, norms):
         axes.set_xlabel("epoch")
+    for axes in figure.axes:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
     picture = io.BytesIO()
@@ -74,16 +74,36 @@ def plot_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
     pyplot.close(figure)
 
 
+def _values(epochs: list[dict], name: str, factor: float = 1) -> list[float]:
+    return [factor * epoch.get(name, math.nan) for epoch in epochs]
+
+
+def write_page(workdirs: list[epath.Path], path: epath.Path) -> None:
+    """Writes an HTML page with everything that the runs have logged."""
+    data = collect(workdirs)
+    names = [run["name"] for run in data["runs"]]
+    title = names[0] if len(names) == 1 else f"{len(names)} runs"
+    write_atomically(path, build_page(f"Training curves of {title}", data, ["curves.js"]))
+
+
+# Suffix of the output -> the function that writes it, and the check of an existing one.
+_FORMATS = {".html": (write_page, why_not_page), ".png": (plot_curves, why_not_png)}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m an_jax.training.curves", description=__doc__)
     parser.add_argument("runs", nargs="+", help="working directories of train.py")
-    parser.add_argument("--output", required=True, help="PNG to write")
+    parser.add_argument("--output", required=True, help="page (.html) or picture (.png) to write")
     args = parser.parse_args(argv)
 
     def draw() -> None:
-        check_destination(args.output, overwrite=True, why_foreign=why_not_png)
-        plot_curves([*map(absolute, args.runs)], absolute(args.output))
+        output = absolute(args.output)
+        if output.suffix not in _FORMATS:
+            raise InputError(f"--output {args.output}: the name must end with .html or .png")
+        write, why_foreign = _FORMATS[output.suffix]
+        check_destination(output, overwrite=True, why_foreign=why_foreign)
+        write([*map(absolute, args.runs)], output)
 
     return exit_status(draw)
 

@@ -11,6 +11,15 @@ from an_jax.errors import InputError
 from an_jax.training.log_files import EPOCHS, LogFiles, read_lines
 from an_jax.training.preemption import Preempted
 
+# Field of metrics.jsonl -> the field of steps.jsonl of which it is the mean.
+_MEANS = {
+    "loss": "loss",
+    "train_top1": "top1",
+    "gradient_norm": "gradient_norm",
+    "update_norm": "update_norm",
+    "input_wait": "input_wait",
+}
+
 
 def epoch_metrics(
     epoch: int, step: int, steps: list[dict], scores: dict[str, float], skipped: int
@@ -20,18 +29,18 @@ def epoch_metrics(
     Args:
         epoch: number of the epoch, from 1.
         step: updates made at its end.
-        steps: the epoch's lines of steps.jsonl. Without any, the result has no loss, train_top1,
-            input_wait and learning_rate.
+        steps: the epoch's lines of steps.jsonl. The result has the means of what they have, and
+            the last learning_rate.
         scores: accuracies on the validation images.
         skipped: number of images that could not be decoded.
     """
-    weights = [line["steps"] for line in steps]
     rates = [line["images_per_second"] for line in steps if line["images_per_second"]]
-    means = {
-        name: float(np.average([line.get(key, 0.0) for line in steps], weights=weights))
-        for name, key in (("loss", "loss"), ("train_top1", "top1"), ("input_wait", "input_wait"))
-        if steps
-    }
+    means = {}
+    for name, key in _MEANS.items():
+        lines = [line for line in steps if key in line]  # lines of older versions lack some fields
+        if lines:
+            values, weights = [line[key] for line in lines], [line["steps"] for line in lines]
+            means[name] = float(np.average(values, weights=weights))
     return {
         "epoch": epoch,
         "step": step,

@@ -22,7 +22,7 @@ from an_jax.training.batches import begin, epoch_batches
 from an_jax.training.build import build, make_card
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.config import check_config, eval_batch_size
-from an_jax.training.curves import plot_curves
+from an_jax.training.curves import plot_curves, write_page
 from an_jax.training.eval_sets import EvalSets, open_eval_sets
 from an_jax.training.input_wait import InputWait
 from an_jax.training.lock import RunLock
@@ -43,7 +43,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None
     Args:
         config: the configuration; see `training.config`.
         workdir: receives config.json, model.json, metrics.jsonl, steps.jsonl (in a bucket steps/),
-            tensorboard/, curves.png, checkpoints/, best/, .lock; may be gs://.
+            tensorboard/, curves.html, curves.png, checkpoints/, best/, .lock; may be gs://.
 
     Raises:
         InputError: the configuration or the data are invalid, the directory holds another run or
@@ -223,7 +223,7 @@ def _run(
                 lines = [line for line in log.steps if line["epoch"] == epoch + 1]
                 skipped = parallel.sum_over_processes(watch.take_skipped())
                 log.add_epoch(epoch_metrics(epoch + 1, step, lines, scores, skipped))
-                log.submit(lambda: _plot_curves(workdir))
+                log.submit(lambda: _draw_curves(workdir))
                 seconds_left = (time.perf_counter() - epoch_began) * (config.num_epochs - epoch - 1)
                 say(describe_epoch(log.epochs[-1], config.num_epochs, seconds_left / 60))
             with parallel.failing_together():
@@ -234,9 +234,10 @@ def _run(
         say(f"{preemption.reason}: saved at step {step}; run the same command again to resume")
 
 
-def _plot_curves(workdir: epath.Path) -> None:
-    """Draws curves.png; a failure does not end the training."""
-    try:
-        plot_curves([workdir], workdir / "curves.png")
-    except Exception as error:  # also of matplotlib
-        say(f"warning: curves.png cannot be written: {with_advice(error)}")
+def _draw_curves(workdir: epath.Path) -> None:
+    """Draws curves.png and curves.html; a failure does not end the training."""
+    for name, draw in (("curves.png", plot_curves), ("curves.html", write_page)):
+        try:
+            draw([workdir], workdir / name)
+        except Exception as error:  # also of matplotlib
+            say(f"warning: {name} cannot be written: {with_advice(error)}")

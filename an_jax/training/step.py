@@ -44,8 +44,8 @@ class TrainState(NamedTuple):
     ema: dict[str, functional.Arrays] | None = None
 
 
-class Metrics(NamedTuple):
-    """Metrics of a step's batch before the update, float32 scalars.
+class BatchMetrics(NamedTuple):
+    """Metrics of some images before the update, float32 scalars.
 
     Attributes:
         loss: mean cross entropy.
@@ -54,6 +54,22 @@ class Metrics(NamedTuple):
 
     loss: jax.Array
     top1: jax.Array
+
+
+class Metrics(NamedTuple):
+    """Metrics of a step, float32 scalars.
+
+    Attributes:
+        loss, top1: those of its global batch; see `BatchMetrics`.
+        gradient_norm: L2 norm of the global batch's gradients of all trained parameters together,
+            before clipping.
+        update_norm: L2 norm of what the step adds to the parameters.
+    """
+
+    loss: jax.Array
+    top1: jax.Array
+    gradient_norm: jax.Array
+    update_norm: jax.Array
 
 
 def init_state(
@@ -93,7 +109,7 @@ def differentiate(
     targets: jax.Array,
     dropout_keys: jax.Array | None,
     frozen: Collection[str] = (),
-) -> tuple[functional.Arrays, functional.Arrays, Metrics]:
+) -> tuple[functional.Arrays, functional.Arrays, BatchMetrics]:
     """Returns gradients, running statistics and metrics of a device's images.
 
     Called under `jax.shard_map`; the devices of a group share normalization statistics.
@@ -107,7 +123,9 @@ def differentiate(
         frozen: names of arrays that do not change.
     """
 
-    def loss_fn(params: functional.Arrays) -> tuple[jax.Array, tuple[functional.Arrays, Metrics]]:
+    def loss_fn(
+        params: functional.Arrays,
+    ) -> tuple[jax.Array, tuple[functional.Arrays, BatchMetrics]]:
         logits, batch_stats = functional.apply_train(
             definition,
             params,
@@ -119,7 +137,7 @@ def differentiate(
         )
         loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
         is_correct = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
-        return loss, (batch_stats, Metrics(loss, jnp.mean(is_correct, dtype=jnp.float32)))
+        return loss, (batch_stats, BatchMetrics(loss, jnp.mean(is_correct, dtype=jnp.float32)))
 
     # Without this cast, differentiation would sum the gradients of all devices itself, in the
     # compute dtype. `update` averages them in float32.
@@ -133,7 +151,7 @@ def update(
     state: TrainState,
     gradients: functional.Arrays,
     batch_stats: functional.Arrays,
-    metrics: Metrics,
+    batch_metrics: BatchMetrics,
     frozen: Collection[str] = (),
     ema_decay: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
@@ -141,15 +159,18 @@ def update(
 
     The loss is NaN if the update is not finite.
     """
-    gradients, metrics = lax.pmean((gradients, metrics), AXES)
+    gradients, (loss, top1) = lax.pmean((gradients, batch_metrics), AXES)
     batch_stats = lax.pmean(batch_stats, GROUP)  # the devices of a group have the same already
     # An average of equal numbers may be rounded.
     batch_stats |= {name: state.batch_stats[name] for name in frozen if name in batch_stats}
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     # Detect a non-finite update before it is checkpointed.
-    is_finite = jnp.isfinite(optax.tree.norm(updates))
-    metrics = metrics._replace(loss=jnp.where(is_finite, metrics.loss, jnp.nan))
+    update_norm = optax.tree.norm(updates)
+    loss = jnp.where(jnp.isfinite(update_norm), loss, jnp.nan)
+    # A norm of frozen parameters' gradients would make the step compute these.
+    trained = {name: array for name, array in gradients.items() if name not in frozen}
+    metrics = Metrics(loss, top1, optax.tree.norm(trained), update_norm)
     ema = state.ema and jax.tree.map(
         # Unlike decay * old + (1 - decay) * new, this keeps values that do not change.
         lambda old, new: old + (1 - ema_decay) * (new - old),
@@ -198,7 +219,7 @@ def make_train_step(
 
     def compute(
         state: TrainState, images: jax.Array, labels: jax.Array, micro_batch: jax.Array | int
-    ) -> tuple[functional.Arrays, functional.Arrays, Metrics]:
+    ) -> tuple[functional.Arrays, functional.Arrays, BatchMetrics]:
         """Returns what `differentiate` does for one of this device's micro-batches."""
         n = len(images)
         group = lax.axis_index(GROUP) * num_micro_batches + micro_batch
@@ -215,12 +236,12 @@ def make_train_step(
 
     def compute_all(
         state: TrainState, images: jax.Array, labels: jax.Array
-    ) -> tuple[functional.Arrays, functional.Arrays, Metrics]:
+    ) -> tuple[functional.Arrays, functional.Arrays, BatchMetrics]:
         """Returns the average over this device's micro-batches."""
         if num_micro_batches == 1:
             return compute(state, images, labels, 0)
 
-        def add(sums: tuple, micro_batch: tuple) -> tuple[tuple, Metrics]:
+        def add(sums: tuple, micro_batch: tuple) -> tuple[tuple, BatchMetrics]:
             *arrays, metrics = compute(state, *micro_batch)
             return jax.tree.map(jnp.add, sums, tuple(arrays)), metrics
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import optax
 from tqdm import tqdm
@@ -24,8 +25,7 @@ class LoggedStep(NamedTuple):
 
     epoch: int
     step: int
-    loss: float
-    top1: float
+    metrics: dict[str, float]
 
 
 class StepWatch:
@@ -103,8 +103,10 @@ class StepWatch:
         self._window_began = None  # checkpoints and evaluation do not count as the steps' time
 
     def _read_metrics(self) -> None:
-        epoch, step, metrics, shares = self._dispatched.popleft()
-        loss, top1 = float(metrics.loss), float(metrics.top1)
+        epoch, step, on_device, shares = self._dispatched.popleft()
+        fields = jax.device_get(on_device)._asdict()
+        metrics = {name: float(value) for name, value in fields.items()}
+        loss = metrics["loss"]
         if not math.isfinite(loss):
             with parallel.failing_together():  # see `epoch_batches`
                 if self._error is not None:
@@ -114,7 +116,7 @@ class StepWatch:
                 f"{self._describe_last_checkpoint()}"
             )
         self._window_began = self._window_began or (time.perf_counter(), step)
-        self._window.append(LoggedStep(epoch, step, loss, top1))
+        self._window.append(LoggedStep(epoch, step, metrics))
         rate = float(self._schedule(step - 1))
         self._progress.set_postfix(
             epoch=epoch,
@@ -137,8 +139,10 @@ class StepWatch:
             "epoch": last.epoch,
             "step": last.step,
             "steps": len(self._window),
-            "loss": float(np.mean([step.loss for step in self._window])),
-            "top1": float(np.mean([step.top1 for step in self._window])),
+            **{
+                name: float(np.mean([step.metrics[name] for step in self._window]))
+                for name in Metrics._fields
+            },
             "learning_rate": float(self._schedule(last.step - 1)),
             "images_per_second": round(images / (now - began), 1) if images else 0.0,
             "input_wait": round(float(shares.mean), 4),

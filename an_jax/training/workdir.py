@@ -16,7 +16,8 @@ from an_jax.training.log_files import STEPS as LOG_STEPS
 CONFIG = "config.json"
 _OWN_FIELDS = {"model", "dataset", "num_epochs"}  # of every configuration
 # What a run writes besides CONFIG and CARD.
-_WRITTEN = (EPOCHS, LOG_STEPS, PARTS, "tensorboard", "curves.png", "profile", STEPS, BEST)
+_CURVES = ("curves.html", "curves.png")
+_WRITTEN = (EPOCHS, LOG_STEPS, PARTS, "tensorboard", *_CURVES, "profile", STEPS, BEST)
 # A resumed run may change these: they do not change the result.
 CHANGEABLE = {
     "data_dir",
