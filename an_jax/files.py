@@ -1,6 +1,7 @@
 """Path handling: absolute paths, checks of destinations, atomic writes."""
 
 import contextlib
+import fnmatch
 import os
 import shutil
 import sys
@@ -33,6 +34,15 @@ def is_remote(path: epath.Path) -> bool:
     return "://" in os.fspath(path)
 
 
+def find_entries(directory: epath.Path, pattern: str) -> list[epath.Path]:
+    """Returns the sorted entries of a directory with matching names; none if it does not exist.
+
+    epath's glob would read brackets in the directory's own name as part of the pattern.
+    """
+    entries = directory.iterdir() if directory.is_dir() else ()
+    return sorted(entry for entry in entries if fnmatch.fnmatchcase(entry.name, pattern))
+
+
 def write_atomically(path: epath.Path, content: str | bytes) -> None:
     """Writes a file atomically: after a kill it has either the old or the new content.
 
@@ -46,6 +56,20 @@ def write_atomically(path: epath.Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def make_directory(path: epath.Path) -> None:
+    """Makes a directory, if there is none, and checks that files can be written there.
+
+    Raises:
+        InputError: they cannot.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / ".writable").write_bytes(b"")
+        (path / ".writable").unlink()
+    except file_errors() as error:
+        raise InputError(f"cannot write to {path}: {with_advice(error)}") from error
 
 
 def check_destination(

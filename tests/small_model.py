@@ -14,9 +14,9 @@ CARD = ModelCard(NAME, 1000, zoo.get_architecture(NAME).preprocessing, {})
 
 
 @functools.cache
-def random_split(num_classes=1000, seed=0):
+def random_split(num_classes=1000, seed=0, name=NAME):
     """Draws all weights; with their initial ones the blocks are the identity."""
-    split = functional.split(zoo.abstract_model(NAME, num_classes=num_classes))
+    split = functional.split(zoo.abstract_model(name, num_classes=num_classes))
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -33,7 +33,7 @@ def random_split(num_classes=1000, seed=0):
 
 
 def save(path, card=CARD, **changes):
-    split = random_split(card.num_classes)
+    split = random_split(card.num_classes, name=card.model)
     save_checkpoint(path, card, split.params | changes, split.batch_stats)
     return path
 

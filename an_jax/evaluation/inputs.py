@@ -15,13 +15,13 @@ from an_jax.data.sets.image_sets import IMAGE_SETS
 from an_jax.data.sets.opening import Source
 from an_jax.data.sets.own_sets import open_own_set
 from an_jax.data.sets.test_sets import TEST_SETS, TestSet, own_test_set
-from an_jax.errors import InputError, check_utf8, file_errors, with_advice
+from an_jax.errors import InputError, check_utf8
 from an_jax.evaluation.opening import open_test_sets
 from an_jax.evaluation.output import check_output
 from an_jax.evaluation.prediction_files import predictions_directory
 from an_jax.evaluation.published import check_comparable
 from an_jax.evaluation.scoring import References
-from an_jax.files import restore_interrupted
+from an_jax.files import make_directory, restore_interrupted
 from an_jax.zoo import Preprocessing
 
 
@@ -126,9 +126,21 @@ def open_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
         settings: settings of the evaluation.
 
     Raises:
-        InputError: on every process, if a checkpoint or test set is missing or invalid, the output
-            directory holds other files or cannot be written, or the processes have different
-            settings, checkpoints or data.
+        InputError: on every process, if `read_inputs` raises it, or the output directory holds
+            other files or cannot be written.
+    """
+    inputs = read_inputs(paths, settings)
+    names = [model.name for model in inputs.models]
+    parallel.on_main_process(functools.partial(_make_output, names, settings.output_dir))
+    return inputs
+
+
+def read_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
+    """Opens the checkpoints and test sets.
+
+    Raises:
+        InputError: on every process, if a checkpoint or test set is missing or invalid, or the
+            processes have different settings, checkpoints or data.
     """
     with parallel.failing_together():
         models = _open_models(paths, settings)
@@ -139,8 +151,6 @@ def open_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
             check_weights(model.path)
     inputs = Inputs(models, test_sets, sources, references)
     parallel.check_agreement(_fingerprints(settings, inputs))
-    names = [model.name for model in inputs.models]
-    parallel.on_main_process(functools.partial(_make_output, names, settings.output_dir))
     return inputs
 
 
@@ -242,10 +252,4 @@ def _make_output(models: Iterable[str], output_dir: epath.Path) -> None:
     """Raises InputError if the output cannot be written or would replace other files."""
     check_output(output_dir)
     for name in models:
-        directory = predictions_directory(output_dir, name)
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / ".writable").write_bytes(b"")
-            (directory / ".writable").unlink()
-        except file_errors() as error:
-            raise InputError(f"cannot write to {directory}: {with_advice(error)}") from error
+        make_directory(predictions_directory(output_dir, name))

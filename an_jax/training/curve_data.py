@@ -75,9 +75,7 @@ def _summarize(workdir: epath.Path) -> dict:
 
 def _read_steps(workdir: epath.Path) -> list[dict]:
     """Returns the lines about steps in order. A run that was moved may have both kinds of files."""
-    parts = workdir / PARTS
-    # Not `glob`, which would read brackets in the run's name.
-    paths = [*(parts.iterdir() if parts.is_dir() else ()), workdir / STEPS]
+    paths = [*find_entries(workdir / PARTS, "*.jsonl"), workdir / STEPS]
     with ThreadPoolExecutor(16) as pool:  # a request to a bucket takes long
         lines = {line["step"]: line for part in pool.map(read_lines, paths) for line in part}
     return [lines[step] for step in sorted(lines)]

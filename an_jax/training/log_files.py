@@ -11,7 +11,7 @@ from etils import epath
 
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError, file_errors, one_line, with_advice
-from an_jax.files import is_remote, write_atomically
+from an_jax.files import find_entries, is_remote, write_atomically
 from an_jax.training.messages import how_to_resume, say
 
 EPOCHS, STEPS, PARTS = "metrics.jsonl", "steps.jsonl", "steps"
@@ -75,7 +75,7 @@ class LogFiles:
         return lines
 
     def _open_parts(self, step: int) -> list[dict]:
-        for path in sorted((self._workdir / PARTS).glob("*.jsonl"), reverse=True):
+        for path in reversed(find_entries(self._workdir / PARTS, "*.jsonl")):
             lines = [line for line in read_lines(path) if line["step"] <= step]
             if lines:
                 self._keep(path, lines)

@@ -8,7 +8,7 @@ from etils import epath
 
 from an_jax.checkpoint import BEST, CARD, STEPS, ModelCard
 from an_jax.errors import InputError, file_errors, with_advice
-from an_jax.files import write_atomically
+from an_jax.files import find_entries, write_atomically
 from an_jax.training.config import default_config
 from an_jax.training.log_files import EPOCHS, PARTS
 from an_jax.training.log_files import STEPS as LOG_STEPS
@@ -41,7 +41,7 @@ def open_workdir(workdir: epath.Path, config: ml_collections.ConfigDict, card: M
     fields = json.loads(config.to_json())
     try:
         _check_foreign(workdir)
-        if any((workdir / STEPS).glob("[0-9]*")):
+        if find_entries(workdir / STEPS, "[0-9]*"):
             _check_same_run(workdir, fields, card)
         write_atomically(workdir / CONFIG, json.dumps(fields, indent=2) + "\n")
         card.write(workdir)

@@ -10,6 +10,7 @@ from etils import epath
 from an_jax.data.folders import is_hidden
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.errors import InputError
+from an_jax.files import find_entries
 
 _SUFFIXES = {"image": (".jpeg", ".jpg", ".png"), "video": (".mp4",)}
 
@@ -66,6 +67,6 @@ def generate_examples(
 
 
 def _read_folder(root: epath.Path) -> Iterator[tuple[str, io.BytesIO]]:
-    for path in sorted(root.glob("*/*")):
-        if path.is_file():
+    for folder in find_entries(root, "*"):
+        for path in find_entries(folder, "*"):
             yield path.relative_to(root.parent).as_posix(), io.BytesIO(path.read_bytes())

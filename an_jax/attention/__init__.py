@@ -1,0 +1,1 @@
+"""What Attentive Normalization attends to: its mixture weights over a set of images."""

@@ -1,0 +1,51 @@
+"""Small pictures of what a model saw, as data URIs."""
+
+import base64
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import PIL.Image
+
+from an_jax.data.eval_pipeline import eval_batches
+from an_jax.data.sets.opening import Source
+from an_jax.data.sources import ImageList
+from an_jax.zoo import Preprocessing
+
+SIDE = 64  # pixels, at most
+
+
+def make_thumbnails(
+    source: Source, positions: Sequence[int], preprocessing: Preprocessing
+) -> Iterator[str]:
+    """Yields the images at `positions`, preprocessed and shrunk, as WebP data URIs.
+
+    Raises:
+        InputError: a file cannot be read or decoded.
+    """
+    for pixels in _read(source, positions, preprocessing):
+        image = PIL.Image.fromarray(pixels)
+        image.thumbnail((SIDE, SIDE))
+        content = io.BytesIO()
+        image.save(content, "WEBP", quality=75)
+        yield f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _read(
+    source: Source, positions: Sequence[int], preprocessing: Preprocessing
+) -> Iterator[np.ndarray]:
+    """Yields preprocessed images, uint8 [S, S, 3]."""
+    shares = [range(position, position + 1) for position in positions]
+    if isinstance(source, ImageList):  # in any order: one pipeline reads them all
+        encoded = source.encoded
+        source = dataclasses.replace(
+            source,
+            filenames=[source.filenames[i] for i in positions],
+            labels=source.labels[list(positions)],
+            encoded=None if encoded is None else [encoded[i] for i in positions],
+        )
+        shares = [range(len(positions))]
+    for share in shares:
+        for batch in eval_batches(source, share, min(64, len(share)), preprocessing):
+            yield from batch["image"][batch["mask"]]
