@@ -183,3 +183,14 @@ def test_a_run_that_saved_nothing_does_not_pin_its_configuration(tmp_path):
     open_workdir(workdir, config(), card)
     open_workdir(workdir, config(seed=1), card)
     assert json.loads((workdir / "config.json").read_text())["seed"] == 1
+
+
+def test_brackets_in_the_name_of_a_run(tmp_path):
+    """They are no pattern: the run's own checkpoints count."""
+    workdir = epath.Path(tmp_path / "run[1]")
+    workdir.mkdir()
+    card = ModelCard("resnet_20_bn", 10, Preprocessing(), {})
+    open_workdir(workdir, config(), card)
+    (workdir / "checkpoints" / "6").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds a run of another configuration"):
+        open_workdir(workdir, config(seed=1), card)

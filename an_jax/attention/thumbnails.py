@@ -1,19 +1,15 @@
 """Small pictures of what a model saw, as data URIs."""
 
-import base64
 import dataclasses
-import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import PIL.Image
 
 from an_jax.data.eval_pipeline import eval_batches
+from an_jax.data.images.thumbnails import make_thumbnail
 from an_jax.data.sets.opening import Source
 from an_jax.data.sources import ImageList
 from an_jax.zoo import Preprocessing
-
-SIDE = 64  # pixels, at most
 
 
 def make_thumbnails(
@@ -24,12 +20,7 @@ def make_thumbnails(
     Raises:
         InputError: a file cannot be read or decoded.
     """
-    for pixels in _read(source, positions, preprocessing):
-        image = PIL.Image.fromarray(pixels)
-        image.thumbnail((SIDE, SIDE))
-        content = io.BytesIO()
-        image.save(content, "WEBP", quality=75)
-        yield f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+    yield from map(make_thumbnail, _read(source, positions, preprocessing))
 
 
 def _read(

@@ -1,16 +1,14 @@
 """Thumbnails of the images that models misclassify with the highest confidence, for the report."""
 
-import base64
-import io
 import itertools
 import json
 from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
-from PIL import Image
 
 from an_jax.data.images.decoding import decode_rgb
+from an_jax.data.images.thumbnails import make_thumbnail
 from an_jax.data.sets.opening import Source
 from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import explain, tf
@@ -22,7 +20,6 @@ from an_jax.watchdog import note_progress
 DIRECTORY = "thumbnails"
 MAX_OF_MODEL = 60
 MAX_OF_SET = 400
-SIDE = 64  # pixels; the longer side of a thumbnail
 
 
 def thumbnails_path(output_dir: epath.Path, dataset: str) -> epath.Path:
@@ -66,7 +63,7 @@ def write_thumbnails(
     missing = [name.encode() for name in ranks.keys() - uris.keys()]
     try:
         for name, encoded in _read(source, np.flatnonzero(np.isin(filenames, missing))):
-            uris[name] = _shrink(encoded)
+            uris[name] = make_thumbnail(decode_rgb(encoded).numpy())
             note_progress(f"a thumbnail of {dataset}")
     except file_errors() as error:
         raise InputError(
@@ -112,12 +109,3 @@ def _read(source: Source, positions: np.ndarray) -> Iterator[tuple[str, tf.Tenso
         examples = itertools.chain.from_iterable(map(source.read, ranges))
     for example in examples:
         yield example["filename"].numpy().decode(), example["image"]
-
-
-def _shrink(encoded: tf.Tensor) -> str:
-    """Returns the whole image, not larger than SIDE, as a data URI."""
-    image = Image.fromarray(decode_rgb(encoded).numpy())
-    image.thumbnail((SIDE, SIDE))
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=75)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

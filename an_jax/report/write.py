@@ -6,11 +6,12 @@ from typing import Any
 from etils import epath
 
 from an_jax.files import replacing
+from an_jax.report.attention import read_attention
 from an_jax.report.page import build_page
 from an_jax.report.predictions import collect_predictions
-from an_jax.report.results import collect_results, read_output
+from an_jax.report.results import collect_results, label_models, read_output
 
-_SCRIPTS = ("table.js", "results.js", "predictions.js", "errors.js", "report.js")
+_SCRIPTS = ("table.js", "results.js", "attention.js", "predictions.js", "errors.js", "report.js")
 
 
 def write_report(directories: Sequence[epath.Path], path: epath.Path) -> None:
@@ -25,14 +26,19 @@ def write_report(directories: Sequence[epath.Path], path: epath.Path) -> None:
     """
     outputs = [read_output(directory) for directory in directories]
     errors: list[dict[str, Any]] = []
+    attention: list[dict[str, Any]] = []
     blobs: dict[str, bytes] = {}
-    for output in outputs:
+    labels = label_models(outputs)
+    for i, output in enumerate(outputs):
+        for analysis in read_attention(output.directory):
+            name = analysis["model"]
+            attention.append(analysis | {"model": labels.get((i, name), name)})
         sets, contents = collect_predictions(output.directory, output.results, path.parent)
         if len(outputs) > 1:
             sets = [data | {"name": f"{data['name']} ({output.directory})"} for data in sets]
         errors += sets
         blobs |= contents
-    data = {"results": collect_results(outputs), "errors": errors}
+    data = {"results": collect_results(outputs), "attention": attention, "errors": errors}
     page = build_page(" and ".join(d.name for d in directories), data, _SCRIPTS, blobs)
     with replacing(path) as temporary:
         temporary.write_bytes(page.encode())

@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from an_jax.errors import InputError
+from an_jax.files import find_entries
 from an_jax.training.config import default_config
 from an_jax.training.log_files import EPOCHS, PARTS, STEPS, read_lines
 from an_jax.training.workdir import CONFIG

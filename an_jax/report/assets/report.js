@@ -6,5 +6,6 @@ const showCharts = (models) => charts.replaceChildren(...renderCharts(report.res
 showPage([
   section("results", "Results", renderTable(report.results, showCharts)),
   section("plots", "Charts", h("p", { class: "note" }, "The charts show the models that the table shows."), charts),
+  renderAttention(report.attention),
   renderErrors(report.errors),
 ]);
