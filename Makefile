@@ -29,12 +29,8 @@ demo: install
 	$(PY) -m convert $(DEMO)/pth/digits_bn.pth $(DEMO)/checkpoints/digits_bn
 	$(PY) -m convert $(DEMO)/pth/digits_an.pth $(DEMO)/checkpoints/digits_an
 	$(PY) -m an_jax.training.curves $(DEMO)/training/digits_an $(DEMO)/training/digits_bn --output $(DEMO)/training_curves.png
-<<<<<<< HEAD
-	$(PY) evaluate.py --checkpoint $(DEMO)/checkpoints --output_dir $(DEMO) --save_predictions \
-=======
 	$(PY) -m an_jax.attention --checkpoint $(DEMO)/checkpoints --output_dir $(DEMO) --datasets digits,digits-rotation
-	$(PY) evaluate.py --checkpoint $(DEMO)/checkpoints --output_dir $(DEMO) \
->>>>>>> attention
+	$(PY) evaluate.py --checkpoint $(DEMO)/checkpoints --output_dir $(DEMO) --save_predictions \
 	  --datasets digits,digits-noise,digits-blur,digits-rotation,digits-contrast,digits-translation
 
 test: install
