@@ -29,9 +29,11 @@ def read_attention(output_dir: epath.Path) -> list[dict[str, Any]]:
         InputError: a file cannot be read, is damaged, or is of another version.
     """
     models = find_entries(output_dir / "attention", "*")
+    files = [path for model in models for path in find_entries(model, "*.json")]
     analyses = []
     size = 0
-    for path in (path for model in models for path in find_entries(model, "*.json")):
+    # "digits" before "digits-noise", as it is not with ".json".
+    for path in sorted(files, key=lambda path: (path.parent.name, path.stem)):
         try:
             content = path.read_text(encoding="utf-8")
             analysis = json.loads(content)
