@@ -2,7 +2,6 @@
 
 // A smaller drawing keeps its text legible in a narrow window.
 const SIZE = { width: IS_NARROW ? 400 : 640, height: IS_NARROW ? 330 : 380, left: 62, right: 14, top: 12 };
-const MANY_NAMES = 6; // on an axis: more are turned
 
 /**
  * Draws a chart.
@@ -16,7 +15,7 @@ function chart(options) {
   const plot = h("div", { class: "plot" });
   const readout = h("p", { class: "readout", "aria-live": "polite" });
   const draw = () => plot.replaceChildren(drawPlot(options, series.filter((s) => s.shown && s.points.length), readout));
-  const legend = h("div", { class: "legend" }, series.length < 2 ? [] : series.map((s) => {
+  const legend = h("div", { class: "legend" }, series.map((s) => {
     const button = h("button", {
       type: "button", "aria-pressed": String(s.shown),
       onclick: () => {
@@ -39,7 +38,7 @@ function seriesColor(index, count) {
 function drawPlot(options, series, readout) {
   const points = series.flatMap((s) => s.points.filter((p) => isDrawable(p, options)).map((p) => ({ ...p, series: s })));
   const x = scale(options.x, points.map((p) => p.x), SIZE.left, SIZE.width - SIZE.right);
-  const isCrowded = options.x.type === "band" && x.ticks.length > MANY_NAMES;
+  const isCrowded = options.x.type === "band" && !isRoomy(x.ticks);
   const bottom = SIZE.height - (isCrowded ? 110 : 46);
   const y = scale(options.y, points.map((p) => p.y), bottom, SIZE.top);
   const picture = svg("svg", { viewBox: `0 0 ${SIZE.width} ${SIZE.height}`, role: "img", tabindex: 0, "aria-label": `${options.title}. Arrow keys step through ${points.length} points.` },
@@ -107,7 +106,8 @@ function linearTicks({ min, max }) {
 function logTicks({ min, max }) {
   const ticks = [];
   const decades = Math.log10(max / min);
-  const factors = decades > 4 ? [1] : decades > 0.4 ? [1, 2, 5] : [1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9];
+  if (decades < 0.5) return linearTicks({ min, max });
+  const factors = decades > 4 ? [1] : [1, 2, 5];
   for (let power = Math.floor(Math.log10(min)); power <= Math.ceil(Math.log10(max)); power++)
     for (const factor of factors) {
       const tick = Number((factor * 10 ** power).toPrecision(12));
@@ -139,6 +139,12 @@ function axes(options, x, y, bottom, isCrowded) {
     svg("text", { class: "title", x: (SIZE.left + SIZE.width - SIZE.right) / 2, y: SIZE.height - 6, "text-anchor": "middle" }, options.x.label),
     svg("text", { class: "title", transform: `translate(14 ${(SIZE.top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, options.y.label));
   return group;
+}
+
+/** Whether names fit side by side on the horizontal axis. */
+function isRoomy(names) {
+  const letters = names.map((name) => Math.min(String(name).length, 16) + 2);
+  return 7 * names.length * Math.max(...letters, 0) < SIZE.width - SIZE.left - SIZE.right;
 }
 
 function shorten(text, length) {
