@@ -35,6 +35,16 @@ def record_error(record_property):
     return record
 
 
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A browser for tests marked `browser`."""
+    from tests.browser import open_browser  # needs selenium
+
+    with open_browser(tmp_path_factory.mktemp("profile")) as page:
+        page.driver.get("about:blank")  # ends the requests of the browser's own first page
+        yield page
+
+
 @pytest.fixture
 def float64():
     """Enables float64."""

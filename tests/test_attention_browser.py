@@ -6,18 +6,10 @@ import pytest
 
 from an_jax.report.attention import read_attention
 from an_jax.report.page import build_page
-from tests.browser import open_browser
 from tests.made_up_attention import write_made_up
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=document.title='bad'>"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with open_browser(tmp_path_factory.mktemp("profile")) as page:
-        page.driver.get("about:blank")  # ends the requests of the browser's own first page
-        yield page
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from an_jax.data.sets.class_index import imagenet_names, imagenet_wnids
 from an_jax.report.write import write_report
-from tests.browser import open_browser
 from tests.made_up_predictions import (
     draw_scores,
     save_predictions,
@@ -33,12 +32,6 @@ PAGE = 50
 @functools.cache
 def scores_of(seed):
     return draw_scores(np.random.default_rng(seed), LABELS, 4, 0.5)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with open_browser(tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 @pytest.fixture(scope="module")

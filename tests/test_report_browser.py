@@ -7,18 +7,11 @@ import pytest
 from an_jax.evaluation.results_file import to_json
 from an_jax.report.page import build_page
 from an_jax.report.write import write_report
-from tests.browser import open_browser
 from tests.made_up_results import made_up_results
 
 pytestmark = pytest.mark.browser
 HEAD = "#results-table thead button"
 BODY = "#results-table tbody"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with open_browser(tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 @pytest.fixture(scope="module")

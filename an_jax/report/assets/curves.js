@@ -32,8 +32,7 @@ function drawCurves(item, runs, state) {
     name: run.name + suffix, mark: "line", dashed: k > 0, color: seriesColor(i, runs.length),
     points: state.hidden.has(run) ? [] : pointsOf(run, field, state, factor),
   }))).filter((s) => s.points.length);
-  const title = series.length === 1 && runs.length > 1 ? `${item.title}: ${series[0].name}` : item.title; // it has no legend
-  return chart({ title, x: { label: state.axis, type: "linear" }, y: { ...y, type }, series });
+  return chart({ title: item.title, x: { label: state.axis, type: "linear" }, y: { ...y, type }, series });
 }
 
 /** Points by step where the run has the field by step, otherwise one for each epoch. */
