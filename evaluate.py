@@ -5,8 +5,12 @@ import functools
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from an_jax.errors import InputError, exit_status
+
+if TYPE_CHECKING:  # importing it takes time
+    from etils import epath
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -89,13 +93,11 @@ def run(args: argparse.Namespace) -> int:
     from an_jax.data.sets.own_sets import parse_datasets
     from an_jax.devices import check_devices, describe_devices
     from an_jax.evaluation.inputs import Settings, open_inputs
-    from an_jax.evaluation.output import REPORT, write_output
-    from an_jax.evaluation.published import compare_published
+    from an_jax.evaluation.output import write_output
     from an_jax.evaluation.result import Result
     from an_jax.evaluation.suite import evaluate_models
     from an_jax.files import absolute
     from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
-    from an_jax.report.write import write_report
     from an_jax.watchdog import watchdog
 
     if args.batch_size < 1:
@@ -128,19 +130,36 @@ def run(args: argparse.Namespace) -> int:
     with watchdog(args.stall_minutes):
         for model_results in evaluate_models(open_inputs(checkpoints, settings), settings):
             results += model_results
-            # A report after each model, since a later one may fail.
+            # Write the results after each model, since a later one may fail.
             table = parallel.on_main_process(functools.partial(write_output, results, output_dir))
-        page = functools.partial(write_report, [output_dir], output_dir / REPORT)
-        parallel.on_main_process(page)
-    if not parallel.is_main_process():
-        return 0
+    finish = functools.partial(_finish, args, results, table, output_dir)
+    return parallel.on_main_process(finish) or 0
+
+
+def _finish(
+    args: argparse.Namespace, results: list, table: str | None, output_dir: "epath.Path"
+) -> int:
+    """Prints the results and writes the page about them; returns the exit status.
+
+    A page that cannot be written, for example because of another command's files in the output
+    directory, is only reported: the results are complete.
+    """
+    from an_jax.evaluation.output import REPORT
+    from an_jax.evaluation.published import compare_published
+    from an_jax.report.write import write_report
+
     print(table)
-    print(f"written to {args.output_dir}; look at {output_dir / REPORT}")
+    is_as_published = True
     if args.compare_published:
         comparison, is_as_published = compare_published(results)
         print(comparison)
-        return 0 if is_as_published else 2
-    return 0
+    print(f"written to {args.output_dir}")
+    try:
+        write_report([output_dir], output_dir / REPORT)
+        print(f"open {output_dir / REPORT} in a browser")
+    except InputError as error:
+        print(f"warning: there is no new {REPORT}: {error}", file=sys.stderr)
+    return 0 if is_as_published else 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:

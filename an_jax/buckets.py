@@ -3,9 +3,26 @@
 import os
 from logging import getLogger
 
-from an_jax.errors import InputError, one_line
+from an_jax.errors import InputError, one_line, with_advice
 
 TIMEOUT = 30  # seconds in which a bucket has to answer
+
+
+def upload(path: os.PathLike, content: bytes, content_type: str) -> None:
+    """Writes an object of a content type, without which browsers download a page.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    from google.api_core import exceptions
+    from google.cloud import storage
+
+    bucket, _, name = os.fspath(path).removeprefix("gs://").partition("/")
+    try:
+        blob = storage.Client().bucket(bucket).blob(name)
+        blob.upload_from_string(content, content_type=content_type)
+    except (exceptions.GoogleAPIError, OSError) as error:
+        raise InputError(f"cannot write {os.fspath(path)}: {with_advice(error)}") from error
 
 
 def check_bucket(path: str | os.PathLike) -> None:

@@ -38,6 +38,7 @@ def write_made_up(output_dir, class_names=("cat", "dog"), datasets=("digits",)):
             analysis = {
                 "model": model,
                 "architecture": f"net_{model}",
+                "weights_digest": "0123",
                 "dataset": dataset,
                 "num_images": NUM_IMAGES,
                 "layers": layers,

@@ -88,8 +88,8 @@ def test_affine_spread():
 def test_most_using():
     """The second component is saturated in three images; the first tells them apart."""
     lambdas = np.array([[0.5, 1], [0.2, 1], [0.4, 1], [0.3, 0.1]])
-    np.testing.assert_array_equal(statistics.most_using(lambdas, 2), [[3, 0], [1, 2]])
-    assert statistics.most_using(lambdas, 9).shape == (2, 4)
+    np.testing.assert_array_equal(statistics.find_top_images(lambdas, 2), [[3, 0], [1, 2]])
+    assert statistics.find_top_images(lambdas, 9).shape == (2, 4)
 
 
 class TwoNorms(nnx.Module):

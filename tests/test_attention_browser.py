@@ -50,7 +50,7 @@ def test_the_model_with_bn_is_beside(show, tmp_path):
     assert page.texts("#attention-controls > label option") == ["an"]
     assert page.texts("#attention .chart figcaption") == [
         "Components in use",
-        "How far the class explains the weights",
+        "Variance of λ explained by class",
         "Effective scale",
         "Effective shift",
     ]

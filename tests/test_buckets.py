@@ -203,6 +203,9 @@ def test_evaluation_from_a_bucket_into_it(bucket, capsys):
         '"errors":[{"name":"digits-blur","images":360'
         in (bucket.path / "out/report.html").read_text()
     )
+    name, _, key = str(bucket.path / "out/report.html").removeprefix("gs://").partition("/")
+    blob = google.cloud.storage.Client().bucket(name).get_blob(key)
+    assert blob.content_type == "text/html; charset=utf-8"  # otherwise browsers download it
     assert evaluate([*given, "--output_dir=gs://none/out", "--datasets=digits"]) == 1
     assert "error: there is no bucket gs://none" in capsys.readouterr().err
 

@@ -85,7 +85,7 @@ def test_saved_predictions(output):
     reasons = {model["name"]: model["why"] for model in data["left_out"]}
     assert "not saved; evaluate it with --save_predictions" in reasons.pop("not")
     assert reasons.keys() == {"few", "other"}
-    assert all("of other images or classes" in reason for reason in reasons.values())
+    assert all("for other images or classes" in reason for reason in reasons.values())
     root = output.parent
     for model in data["models"]:
         names, labels, probabilities = expected_scores(root, model["name"])
@@ -175,8 +175,8 @@ def predictions_of(names, confidence):
 
 def test_limits(tmp_path, monkeypatch):
     """The most confident mistakes of each model come first; kept images are not read again."""
-    monkeypatch.setattr(thumbnails, "MAX_OF_MODEL", 3)
-    monkeypatch.setattr(thumbnails, "MAX_OF_SET", 4)
+    monkeypatch.setattr(thumbnails, "MAX_PER_MODEL", 3)
+    monkeypatch.setattr(thumbnails, "MAX_PER_SET", 4)
     source = pictures.in_memory(8)
     path = epath.Path(tmp_path) / "thumbnails/mine.json"
     filenames = np.array([name.encode() for name in source.filenames])
@@ -190,7 +190,7 @@ def test_limits(tmp_path, monkeypatch):
     ascending = np.linspace(0.1, 0.8, 8)
     assert ranks_after(ascending) == {"7": 0, "6": 1, "5": 2}
     kept = read_thumbnails(path, {source.fingerprint})["images"]["7.png"]["uri"]
-    monkeypatch.setattr(thumbnails, "_shrink", lambda encoded: "new")
+    monkeypatch.setattr(thumbnails, "make_thumbnail", lambda pixels: "new")
     assert ranks_after(ascending[::-1]) == {"7": 0, "0": 0, "6": 1, "1": 1}
     images = read_thumbnails(path, {source.fingerprint})["images"]
     assert (images["7.png"]["uri"], images["0.png"]["uri"]) == (kept, "new")
@@ -215,7 +215,7 @@ def test_thumbnails_of_tfds(tmp_path):
     confidence = [0.5 if name in ("1.JPEG", "4.JPEG") else 0.4 for name in names]
     predictions = predictions_of(names, confidence)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(thumbnails, "MAX_OF_MODEL", 2)
+        patch.setattr(thumbnails, "MAX_PER_MODEL", 2)
         write_thumbnails(
             epath.Path(tmp_path), "imagenet-1k", source, predictions.filenames, predictions, ALL
         )
@@ -223,7 +223,7 @@ def test_thumbnails_of_tfds(tmp_path):
     found = read_thumbnails(path, {source.fingerprint})
     assert found["root"] is None
     assert {name: image["uri"] for name, image in found["images"].items()} == {
-        f"{i}.JPEG": thumbnails._shrink(content[i]) for i in (1, 4)
+        f"{i}.JPEG": thumbnails.make_thumbnail(pictures.decode(content[i])) for i in (1, 4)
     }
 
 
@@ -243,7 +243,9 @@ def test_links(root, page_dir, expected):
 def test_an_image_that_cannot_be_read(tmp_path):
     source = ImageList(["a.png"], np.zeros(1, np.int32), str(tmp_path / "absent"))
     predictions = predictions_of(["a.png"], [0.5])
-    with pytest.raises(InputError, match=r"mine: no thumbnail, since .*absent/a\.png"):
+    with pytest.raises(
+        InputError, match=r"mine: cannot read an image for its thumbnail: .*absent/a\.png"
+    ):
         write_thumbnails(
             epath.Path(tmp_path), "mine", source, predictions.filenames, predictions, ALL
         )

@@ -12,7 +12,7 @@ from an_jax.evaluation.output import write_output
 from an_jax.evaluation.results_file import to_json
 from an_jax.report.__main__ import main
 from an_jax.report.page import build_page
-from an_jax.report.results import collect_results, read_output
+from an_jax.report.results import collect_results, read_evaluation
 from tests.made_up_results import made_up_results
 
 RESULTS = [r for r in made_up_results() if r.model.startswith("resnet_50_")]
@@ -40,13 +40,15 @@ def data_of(path):
 
 
 def test_cells(outputs):
-    data = collect_results([read_output(outputs[0])])
+    data = collect_results([read_evaluation(outputs[0])])
     models = {model["name"]: model for model in data["models"]}
     datasets = [dataset["name"] for dataset in data["datasets"]]
     bn = data["models"][models["resnet_50_an_bn2_imagenet"]["bn"]]
     assert (bn["name"], bn["bn"], bn["norm"]) == ("resnet_50_bn_imagenet", None, "bn")
     assert datasets[data["datasets"][datasets.index("imagenet-a")]["clean"]] == "imagenet-a-clean"
-    assert data["metrics"]["mce"] == {"title": "mCE", "lowerIsBetter": True}
+    metrics = data["metrics"]
+    assert metrics["mce"] == {"title": "mCE", "lowerIsBetter": True, "isFraction": True}
+    assert metrics["nll"] == {"title": "NLL", "lowerIsBetter": True, "isFraction": False}
     cells = {(data["models"][c["model"]]["name"], datasets[c["dataset"]]): c for c in data["cells"]}
     assert len(cells) == len(RESULTS)
     for result in RESULTS:
@@ -54,11 +56,12 @@ def test_cells(outputs):
     cell = cells["resnet_50_an_bn2_imagenet", "imagenet-1k"]
     assert cell["published"] == {"top1": 0.784, "top5": 0.941}
     low, high = cell["intervals"]["top1"]
+    assert cells["resnet_50_an_bn2_imagenet", "imagenet-c"]["intervals"] == {}  # no sample
     assert (low, high) == (pytest.approx(0.78037, abs=1e-5), pytest.approx(0.78759, abs=1e-5))
 
 
 def test_models_of_the_same_name(outputs):
-    data = collect_results([*map(read_output, outputs)])
+    data = collect_results([*map(read_evaluation, outputs)])
     names = [model["name"] for model in data["models"]]
     assert names.count(f"resnet_50_bn_imagenet ({outputs[0]})") == 1
     assert names[-1] == f"resnet_50_bn_imagenet ({outputs[1]})"
@@ -66,17 +69,34 @@ def test_models_of_the_same_name(outputs):
     assert names[an["bn"]] == f"resnet_50_bn_imagenet ({outputs[0]})"  # of the same directory
 
 
+def test_bn_of_another_directory(outputs):
+    by_norm = {norm: [r for r in RESULTS if f"_{norm}_" in r.model] for norm in ("an", "bn")}
+    for directory, results in zip(outputs, by_norm.values(), strict=True):
+        (directory / "results.json").write_text(to_json(results))
+    models = collect_results([*map(read_evaluation, outputs)])["models"]
+    (an,) = (model for model in models if model["name"] == "resnet_50_an_bn2_imagenet")
+    assert models[an["bn"]]["name"] == "resnet_50_bn_imagenet"
+
+
+def test_macs_of_a_later_result(outputs):
+    first, *others = (r for r in RESULTS if r.model == "resnet_50_bn_imagenet")
+    results = [dataclasses.replace(first, macs=None), *others]  # None from an earlier version
+    (outputs[0] / "results.json").write_text(to_json(results))
+    (model,) = collect_results([read_evaluation(outputs[0])])["models"]
+    assert model["macs"] == next(r.macs for r in others)
+
+
 def test_throughput(outputs):
     (outputs[0] / "benchmark.csv").write_text(
         "model,infer_samples_per_sec\nresnet_50_an_bn2,1234.50\nother,1.00\n"
     )
-    models = {m["name"]: m for m in collect_results([read_output(outputs[0])])["models"]}
+    models = {m["name"]: m for m in collect_results([read_evaluation(outputs[0])])["models"]}
     assert models["resnet_50_an_bn2_imagenet"]["rate"] == 1234.5  # by its architecture
     assert models["resnet_50_bn_imagenet"]["rate"] is None
 
 
 def test_command(outputs, capsys):
-    assert main([*map(str, outputs)]) == 0
+    assert main([*map(str, outputs), str(outputs[0])]) == 0  # the same again adds nothing
     assert capsys.readouterr().out == f"written to {outputs[0] / 'report.html'}\n"
     assert len(data_of(outputs[0] / "report.html")["results"]["models"]) == 8
     assert main([str(outputs[1]), "--output", str(outputs[1] / "page.html")]) == 0
@@ -104,7 +124,10 @@ def test_refusals(outputs, capsys):
     assert "results.json is damaged" in error(outputs[1])
 
 
-def test_a_foreign_report_is_kept(tmp_path):
+def test_a_foreign_report_is_kept(outputs, tmp_path):
+    (outputs[0] / "report.html").write_text("<p>mine</p>")
+    with pytest.raises(InputError, match=r"report\.html is not a page written by an_jax"):
+        write_output(RESULTS[:1], outputs[0])
     (tmp_path / "report.html").write_text("<p>mine</p>")
     with pytest.raises(InputError, match=r"has a report\.html but no results\.json"):
         write_output(RESULTS[:1], epath.Path(tmp_path))

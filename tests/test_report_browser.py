@@ -104,6 +104,14 @@ def test_differences(page, view, difference):
         assert rows["resnet_50_bn_imagenet"] == ""
 
 
+def test_scores_that_are_no_fractions(page, report_path):
+    page.choose("#results label:nth-of-type(2)", "nll")
+    entries = json.loads((report_path.parent / "results.json").read_text())
+    expected = next(entry["nll"] for entry in entries if "nll" in entry)
+    assert page.find(f"{BODY} td button").text == f"{expected:.3f}"
+    assert page.find("#results-caption").text.startswith("NLL. ")
+
+
 def test_details(page):
     page.find(f"{BODY} td button").send_keys("\n")
     text = page.find("#results-details").text
@@ -118,7 +126,7 @@ def test_charts(page):
         "Accuracy against parameters (millions)",
         "AN minus BN",
         "Shifted against clean",
-        "Calibration",
+        "Calibration on imagenet-1k",
         "ImageNet-C",
     ]
     picture = page.find(".plot > svg")

@@ -138,7 +138,7 @@ def test_what_does_not_end_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(TrainCheckpoints, "wait_for_best", wait_longer)
 
     monkeypatch.setattr(loop, "plot_curves", fail)
-    monkeypatch.setattr(loop, "write_page", fail)
+    monkeypatch.setattr(loop, "write_curves", fail)
     monkeypatch.setattr(tf.io.TFRecordWriter, "flush", fail)
     opened = loop.open_train_set("digits", "")
     encoded = list(opened.source.encoded)

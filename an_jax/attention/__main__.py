@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import jax
 from etils import epath
 
-from an_jax.attention.layers import Json, attentive_layers, layers_beside
-from an_jax.attention.pictures import draw_layers, draw_mixture
+from an_jax.attention import DIRECTORY
+from an_jax.attention.layers import Json, attentive_layers, format_title, select_layers
+from an_jax.attention.plots import draw_layers, draw_mixture
 from an_jax.errors import InputError, exit_status
 from an_jax.files import absolute, make_directory, replacing
 from an_jax.summary import table
@@ -26,8 +27,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         required=True,
         metavar="DIR",
-        help="a checkpoint, or a directory of checkpoints; may be repeated. A network with BN in "
-        "place of AN is shown beside it",
+        help="a checkpoint, a training run, a step of it (RUN/checkpoints/STEP), or a directory of "
+        "these; may be gs://, or repeated. A model with BN in place of AN is shown beside it",
     )
     add(
         "--data_dir",
@@ -41,7 +42,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "(default: %(default)s)",
     )
     add("--output_dir", metavar="OUT", help="write into OUT/attention/; may be gs://")
-    add("--batch_size", type=int, default=64, help="images of a step (default: %(default)s)")
+    add("--batch_size", type=int, default=64, help="batch size (default: %(default)s)")
     add("--allow_partial", action="store_true", help="accept a set with missing images")
     return parser.parse_args(argv)
 
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     )
     inputs = read_inputs(checkpoints, settings)
     check_models(inputs.models)
-    directories = {model.name: output_dir / "attention" / model.name for model in inputs.models}
+    directories = {model.name: output_dir / DIRECTORY / model.name for model in inputs.models}
     if args.output_dir:
         for directory in directories.values():
             make_directory(directory)
@@ -106,11 +107,11 @@ def run(args: argparse.Namespace) -> None:
             if args.output_dir:
                 write(analysis, counterparts, directories[model.name])
     if args.output_dir:
-        print(f"written to {output_dir / 'attention'}")
+        print(f"written to {output_dir / DIRECTORY}")
 
 
 def is_counterpart(other: Json, analysis: Json) -> bool:
-    """Whether a model without AN has a norm at the place of each of a model's norms."""
+    """Whether two analyses are of the same test set and have norms at the same places."""
     names, other_names = ({layer["name"] for layer in a["layers"]} for a in (analysis, other))
     return other["dataset"] == analysis["dataset"] and names == other_names
 
@@ -120,7 +121,7 @@ def format_table(analysis: Json, counterparts: Sequence[Json]) -> str:
     layers = attentive_layers(analysis)
     header = ["layer", "K", "in use", "per image", "by class", "scale", "± images", "shift"]
     header += ["± images", *(f"scale of {other['model']}" for other in counterparts)]
-    beside = [layers_beside(other, layers) for other in counterparts]
+    beside = [select_layers(other, layers) for other in counterparts]
     rows = [
         [
             layer["name"],
@@ -137,8 +138,7 @@ def format_table(analysis: Json, counterparts: Sequence[Json]) -> str:
         ]
         for i, layer in enumerate(layers)
     ]
-    title = f"{analysis['model']} on {analysis['dataset']} ({analysis['num_images']:,} images)"
-    return f"{title}\n\n{table([header, *rows], 'l' + 'r' * (len(header) - 1))}"
+    return f"{format_title(analysis)}\n\n{table([header, *rows], 'l' + 'r' * (len(header) - 1))}"
 
 
 def write(analysis: Json, counterparts: Sequence[Json], directory: epath.Path) -> None:

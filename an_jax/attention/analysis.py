@@ -53,6 +53,7 @@ def analyze(model: Model, inputs: Inputs, batch_size: int) -> Iterator[Json]:
         InputError: the checkpoint or an image is damaged, or mixture weights are NaN or infinite.
     """
     split = functional.split(load_model(model.path))
+    digest = functional.digest(split.params | split.batch_stats)
     norms, is_attentive = list_norms(model.card.model), has_attention(model)
     recorder = Recorder(split, model.preprocessing, batch_size, parallel.make_mesh())
     for dataset, source in inputs.sources.items():
@@ -70,6 +71,7 @@ def analyze(model: Model, inputs: Inputs, batch_size: int) -> Iterator[Json]:
         yield {
             "model": model.name,
             "architecture": model.card.model,
+            "weights_digest": digest,
             "dataset": dataset,
             "num_images": len(source),
             "layers": layers,

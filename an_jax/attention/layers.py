@@ -28,8 +28,13 @@ def attentive_layers(analysis: Json) -> list[Json]:
     return [layer for layer in analysis["layers"] if layer["norm"] == "AN"]
 
 
-def layers_beside(analysis: Json, layers: Sequence[Json]) -> list[Json]:
-    """Returns an analysis's layers with the names of another one's."""
+def format_title(analysis: Json) -> str:
+    """Returns the title of a table or picture."""
+    return f"{analysis['model']} on {analysis['dataset']} ({analysis['num_images']:,} images)"
+
+
+def select_layers(analysis: Json, layers: Sequence[Json]) -> list[Json]:
+    """Returns the layers of `analysis` with the names of `layers`, in the order of `layers`."""
     by_name = {layer["name"]: layer for layer in analysis["layers"]}
     return [by_name[layer["name"]] for layer in layers]
 
@@ -41,7 +46,7 @@ def describe_layers(
 
     Args:
         norms: see `list_norms`.
-        params: the model's arrays.
+        params: path -> AN's `weight` and `bias` [K, C], BN's `scale` and `bias` [C].
         recording: the mixture weights; None for a model without AN.
 
     Returns:
@@ -91,7 +96,7 @@ def describe_mixture(lambdas: np.ndarray, labels: np.ndarray, num_images: int) -
             "images": [{"position": int(i), "lambda": float(lambdas[i, k])} for i in images],
         }
         for k, (mean, std, images) in enumerate(
-            zip(means, stds, statistics.most_using(lambdas, num_images), strict=True)
+            zip(means, stds, statistics.find_top_images(lambdas, num_images), strict=True)
         )
     ]
     return {

@@ -92,7 +92,7 @@ def affine_spread(lambdas: np.ndarray, vectors: np.ndarray) -> Spread:
     return Spread(float(channels.mean()), float(over_images), float(channels.std()))
 
 
-def most_using(lambdas: np.ndarray, count: int) -> np.ndarray:
+def find_top_images(lambdas: np.ndarray, count: int) -> np.ndarray:
     """Returns the images that use each component most, by its share of the image's weights.
 
     Shares rank images with the same lambda, since the hard sigmoid is 1 for many.

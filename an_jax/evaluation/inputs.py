@@ -126,8 +126,8 @@ def open_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
         settings: settings of the evaluation.
 
     Raises:
-        InputError: on every process, if `read_inputs` raises it, or the output directory holds
-            other files or cannot be written.
+        InputError: on every process: see `read_inputs`; or the output directory holds other files
+            or cannot be written.
     """
     inputs = read_inputs(paths, settings)
     names = [model.name for model in inputs.models]
@@ -137,6 +137,9 @@ def open_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
 
 def read_inputs(paths: list[epath.Path], settings: Settings) -> Inputs:
     """Opens the checkpoints and test sets.
+
+    Args:
+        paths, settings: as for `open_inputs`.
 
     Raises:
         InputError: on every process, if a checkpoint or test set is missing or invalid, or the

@@ -11,6 +11,7 @@ from an_jax.evaluation import plots, timm_csv
 from an_jax.evaluation.result import Result
 from an_jax.evaluation.results_file import RESULTS, merge, read_results, to_json
 from an_jax.files import replacing
+from an_jax.report.page import why_not_page
 
 TABLE = "results.md"
 REPORT = "report.html"
@@ -50,6 +51,8 @@ def check_output(output_dir: epath.Path) -> None:
             )
         if (output_dir / name).is_dir():
             raise InputError(f"{output_dir / name} is a directory; choose another --output_dir")
+    if REPORT in present and (reason := why_not_page(output_dir / REPORT)):
+        raise InputError(f"{output_dir / REPORT} {reason}; choose another --output_dir")
     read_results(output_dir)
 
 

@@ -95,8 +95,8 @@ def make_keys(
     return {name: json.dumps([*model, images]) for name, images in fingerprints.items()}
 
 
-def images_of_key(key: str, result: Result) -> str | None:
-    """Returns the fingerprint in a key, or None if the key does not belong to a result.
+def match_fingerprint(key: str, result: Result) -> str | None:
+    """Returns the image fingerprint in a key, or None if the key is not that of `result`.
 
     Args:
         key: from `make_keys`, of any version.

@@ -108,7 +108,7 @@ def _score(
     files: PredictionFiles,
     settings: Settings,
 ) -> list[Result]:
-    """Scores a model on every test set; writes the files on classes, and thumbnails.
+    """Scores a model on every test set, and writes its per-class files and thumbnails.
 
     Args:
         model: the model.

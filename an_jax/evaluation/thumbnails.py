@@ -18,8 +18,8 @@ from an_jax.files import absolute, replacing
 from an_jax.watchdog import note_progress
 
 DIRECTORY = "thumbnails"
-MAX_OF_MODEL = 60
-MAX_OF_SET = 400
+MAX_PER_MODEL = 60
+MAX_PER_SET = 400
 
 
 def thumbnails_path(output_dir: epath.Path, dataset: str) -> epath.Path:
@@ -37,10 +37,11 @@ def write_thumbnails(
 ) -> None:
     """Adds a model's most confident mistakes to the thumbnails of a test set.
 
-    The file has the directory `root` of the images (None if they are not files), the `fingerprint`
-    of the source, and `images`: file name -> `rank` and data `uri`. The rank is the position among
-    a model's mistakes, the most confident first; the least over the models. Beyond MAX_OF_SET,
-    images of the lowest ranks are kept. Thumbnails of another source are dropped.
+    The file holds `root` (directory of the images, None if they are not files), `fingerprint` of
+    the source, and `images`: file name -> `rank` and data `uri`. `rank` is the image's position
+    among a model's mistakes in order of descending confidence, the minimum over the models. The
+    MAX_PER_SET images with the smallest ranks are kept. Thumbnails of a source with another
+    fingerprint are dropped.
 
     Args:
         output_dir: directory of the results.
@@ -58,7 +59,7 @@ def write_thumbnails(
     ranks = {name: image["rank"] for name, image in images.items()}
     for rank, name in enumerate(_find_mistakes(predictions, space)):
         ranks[name] = min(rank, ranks.get(name, rank))
-    ranks = dict(sorted(ranks.items(), key=lambda item: item[1])[:MAX_OF_SET])
+    ranks = dict(sorted(ranks.items(), key=lambda item: item[1])[:MAX_PER_SET])
     uris = {name: image["uri"] for name, image in images.items() if name in ranks}
     missing = [name.encode() for name in ranks.keys() - uris.keys()]
     try:
@@ -67,7 +68,7 @@ def write_thumbnails(
             note_progress(f"a thumbnail of {dataset}")
     except file_errors() as error:
         raise InputError(
-            f"{dataset}: no thumbnail, since an image cannot be read: {explain(error)}"
+            f"{dataset}: cannot read an image for its thumbnail: {explain(error)}"
         ) from error
     root = source.root if isinstance(source, ImageList) and source.encoded is None else None
     content = {
@@ -96,7 +97,7 @@ def _find_mistakes(predictions: Predictions, space: str) -> list[str]:
     """Returns the file names of the most confident mistakes, the most confident first."""
     best, confidence = predictions.classes[space][:, 0], predictions.confidence[space][:, 0]
     wrong = np.flatnonzero(best != predictions.labels)
-    first = wrong[np.argsort(-confidence[wrong], kind="stable")][:MAX_OF_MODEL]
+    first = wrong[np.argsort(-confidence[wrong], kind="stable")][:MAX_PER_MODEL]
     return [name.decode() for name in predictions.filenames[first].tolist()]
 
 

@@ -1,1 +1,1 @@
-"""Reports to look at: self-contained HTML pages."""
+"""Self-contained HTML pages: the evaluation report and the training curves."""

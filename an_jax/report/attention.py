@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from an_jax.attention import DIRECTORY
 from an_jax.errors import InputError, file_errors, with_advice
 from an_jax.files import find_entries
 
@@ -16,19 +17,19 @@ _SPREAD = ("mean", "std_over_images", "std_over_channels")
 def read_attention(output_dir: epath.Path) -> list[dict[str, Any]]:
     """Reads OUT/attention/MODEL/SET.json of all models and sets; docs/attention.md describes them.
 
-    Once the files are larger than `MAX_BYTES` in total, further ones are embedded without their
-    images, with "images_left_out".
+    Files that would raise the total size above `MAX_BYTES` lose their images and get
+    "images_left_out".
 
     Args:
         output_dir: an --output_dir of `python -m an_jax.attention`, or any other.
 
     Returns:
-        Their contents by model and set; empty if there are none.
+        The analyses, sorted by model and set; empty if there are none.
 
     Raises:
         InputError: a file cannot be read, is damaged, or is of another version.
     """
-    models = find_entries(output_dir / "attention", "*")
+    models = find_entries(output_dir / DIRECTORY, "*")
     files = [path for model in models for path in find_entries(model, "*.json")]
     analyses = []
     size = 0
@@ -45,16 +46,17 @@ def read_attention(output_dir: epath.Path) -> list[dict[str, Any]]:
                 f"{path} is damaged or of another version ({error!r}): delete it, or run "
                 "`python -m an_jax.attention` again"
             ) from error
-        size += len(content)
-        if size > MAX_BYTES:
+        if size + len(content) > MAX_BYTES:
             _leave_out_images(analysis)
+        else:
+            size += len(content)
         analyses.append(analysis)
     return analyses
 
 
 def _check(analysis: dict[str, Any]) -> None:
-    """Raises one of several errors if the page would miss a field."""
-    texts = [analysis["model"], analysis["dataset"]]
+    """Raises ValueError, TypeError, KeyError or AttributeError if a field is missing or invalid."""
+    texts = [analysis["model"], analysis["dataset"], analysis["weights_digest"]]
     numbers = [analysis["num_images"]]
     for image in analysis["images"]:
         texts += [image["filename"], image["class"]]

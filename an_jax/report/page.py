@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one file with style, script and data, which requests nothing."""
+"""Self-contained HTML pages: style, script and data in one file, without network requests."""
 
 import base64
 import gzip
@@ -12,8 +12,11 @@ from typing import Any
 
 from etils import epath
 
+from an_jax.buckets import upload
+from an_jax.files import is_remote, replacing
+
 _GENERATOR = '<meta name="generator" content="an_jax">'
-_COMMON = ("dom.js", "charts.js")
+_COMMON = ("dom.js", "axes.js", "charts.js")
 
 
 def build_page(
@@ -21,7 +24,7 @@ def build_page(
 ) -> str:
     """Returns a page as HTML.
 
-    The browser runs the page's own script only and loads nothing, by a Content Security Policy.
+    A Content Security Policy lets the browser run only the page's own script and load nothing.
     The script finds the data in the element "data" and the blobs in "blob-NAME".
 
     Args:
@@ -63,10 +66,21 @@ def build_page(
 """
 
 
+def write_page(page: str, path: epath.Path) -> None:
+    """Writes a page. Raises InputError if it cannot be written."""
+    if is_remote(path):
+        upload(path, page.encode(), "text/html; charset=utf-8")
+        return
+    with replacing(path) as temporary:
+        temporary.write_bytes(page.encode())
+
+
 def why_not_page(path: epath.Path) -> str | None:
     """Says that a path is not a page of this project. Returns None if it is one."""
-    if not path.is_dir() and _GENERATOR.encode() in path.read_bytes()[:4096]:
-        return None
+    if not path.is_dir():
+        with path.open("rb") as file:
+            if _GENERATOR.encode() in file.read(4096):
+                return None
     return "is not a page written by an_jax"
 
 

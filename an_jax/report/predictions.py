@@ -14,7 +14,7 @@ from etils import epath
 
 from an_jax.data.sets.test_sets import TestSet, get_test_set
 from an_jax.errors import InputError
-from an_jax.evaluation.prediction_files import CLASS_NAMES, images_of_key, predictions_directory
+from an_jax.evaluation.prediction_files import CLASS_NAMES, match_fingerprint, predictions_directory
 from an_jax.evaluation.predictions import Predictions
 from an_jax.evaluation.result import Result
 from an_jax.evaluation.scoring import scored_predictions
@@ -23,9 +23,9 @@ from an_jax.files import is_remote
 
 _NOT_SAVED = "not saved; evaluate it with --save_predictions"
 _OTHER_RESULT = "not those of the result; evaluate it again with --save_predictions"
-_OTHER_IMAGES = "of other images or classes than those of the models above"
+_OTHER_IMAGES = "for other images or classes than those of the models in the menu"
 
-_BYTES = 8  # of the scores of an image
+_BYTES = 8  # an image, see `_pack`
 
 
 class _Images(NamedTuple):
@@ -142,13 +142,13 @@ def link_root(directory: str | None, page_dir: epath.Path) -> str | None:
 
 
 def _read(output_dir: epath.Path, test_set: TestSet, result: Result) -> _Saved | str:
-    """Reads the predictions of a result; returns a text instead that says why there are none."""
+    """Returns the saved predictions of a result, or the reason why there are none."""
     directory = predictions_directory(output_dir, result.model)
     path = directory / f"{test_set.image_sets[0]}.npz"
     if not (path.with_suffix(".csv").exists() and (directory / CLASS_NAMES).exists()):
         return _NOT_SAVED
     saved = Predictions.read(path)
-    fingerprint = images_of_key(saved[0], result) if saved else None
+    fingerprint = match_fingerprint(saved[0], result) if saved else None
     if saved is None or fingerprint is None:
         return _OTHER_RESULT
     try:

@@ -21,11 +21,12 @@ _LOWER_IS_BETTER = {
     *("nll", "rms_calibration_error", "mce", "relative_mce"),
     *("mean_flip_probability", "mean_top5_distance", "mfr", "mt5d"),
 }
+_NOT_FRACTIONS = {"nll", "mean_top5_distance"}  # the others are shown in percent
 _ACCURACIES = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
 
 
-class Output(NamedTuple):
-    """The results in an output directory.
+class Evaluation(NamedTuple):
+    """The results of one --output_dir of evaluate.py.
 
     Attributes:
         directory: the directory.
@@ -38,7 +39,7 @@ class Output(NamedTuple):
     rates: dict[str, float]
 
 
-def read_output(directory: epath.Path) -> Output:
+def read_evaluation(directory: epath.Path) -> Evaluation:
     """Reads the results, and benchmark.csv if `python benchmark.py --mode=infer --csv` wrote one.
 
     Raises:
@@ -47,7 +48,7 @@ def read_output(directory: epath.Path) -> Output:
     results = read_results(directory)
     if not results:
         raise InputError(f"{directory} has no {RESULTS}: give an --output_dir of evaluate.py")
-    return Output(directory, results, _read_rates(directory / BENCHMARK))
+    return Evaluation(directory, results, _read_rates(directory / BENCHMARK))
 
 
 def _read_rates(path: epath.Path) -> dict[str, float]:
@@ -62,7 +63,7 @@ def _read_rates(path: epath.Path) -> dict[str, float]:
         ) from error
 
 
-def collect_results(outputs: Sequence[Output]) -> dict[str, Any]:
+def collect_results(outputs: Sequence[Evaluation]) -> dict[str, Any]:
     """Returns models, test sets, and a cell for each result, as a JSON value.
 
     Models of the same name in several directories are told apart by the directory.
@@ -84,14 +85,18 @@ def collect_results(outputs: Sequence[Output]) -> dict[str, Any]:
         "datasets": [_dataset(name, datasets) for name in datasets],
         "cells": cells,
         "metrics": {
-            key: {"title": title, "lowerIsBetter": key in _LOWER_IS_BETTER}
+            key: {
+                "title": title,
+                "lowerIsBetter": key in _LOWER_IS_BETTER,
+                "isFraction": key not in _NOT_FRACTIONS,
+            }
             for key, title in titles.items()
             if key in used
         },
     }
 
 
-def label_models(outputs: Sequence[Output]) -> dict[tuple[int, str], str]:
+def label_models(outputs: Sequence[Evaluation]) -> dict[tuple[int, str], str]:
     """Returns (index of the output, model) -> the name on the page."""
     keys = dict.fromkeys((i, r.model) for i, output in enumerate(outputs) for r in output.results)
     names = [name for _, name in keys]
@@ -105,19 +110,20 @@ def _model(
     result: Result,
     label: str,
     index: int,
-    output: Output,
+    output: Evaluation,
     labels: dict[tuple[int, str], str],
     models: list[str],
 ) -> dict[str, Any]:
-    bn = labels.get((index, bn_counterpart(result.model) or ""))
+    counterpart = bn_counterpart(result.model) or ""
+    bn = labels.get((index, counterpart), counterpart)  # of the same directory, or the only one
     return {
         "name": label,
         "architecture": result.architecture,
         "norm": result.norm,
         "params": result.num_params,
-        "macs": result.macs,
+        "macs": next((r.macs for r in output.results if r.model == result.model and r.macs), None),
         "rate": output.rates.get(result.model, output.rates.get(result.architecture)),
-        "bn": None if bn is None else models.index(bn),
+        "bn": models.index(bn) if bn in models else None,
     }
 
 
@@ -132,6 +138,8 @@ def _dataset(name: str, datasets: list[str]) -> dict[str, Any]:
 
 def _cell(result: Result, model: int, dataset: int) -> dict[str, Any]:
     accuracies = [key for key in _ACCURACIES if key in result.scores]
+    # ImageNet-C has the same images many times, so its images are no independent sample.
+    is_sample = get_test_set(result.dataset).metric != "corruption"
     published = RELEASED[result.model].results if result.model in RELEASED else {}
     return {
         "model": model,
@@ -139,7 +147,9 @@ def _cell(result: Result, model: int, dataset: int) -> dict[str, Any]:
         "n": result.n,
         "expected": result.expected,
         "scores": result.scores,
-        "intervals": {key: wilson_interval(result.scores[key], result.n) for key in accuracies},
+        "intervals": {
+            key: wilson_interval(result.scores[key], result.n) for key in accuracies if is_sample
+        },
         "published": dict(zip(_ACCURACIES, published.get(result.dataset, ()), strict=False)),
         "settings": {
             field.name: getattr(result, field.name)

@@ -5,11 +5,10 @@ from typing import Any
 
 from etils import epath
 
-from an_jax.files import replacing
 from an_jax.report.attention import read_attention
-from an_jax.report.page import build_page
+from an_jax.report.page import build_page, write_page
 from an_jax.report.predictions import collect_predictions
-from an_jax.report.results import collect_results, label_models, read_output
+from an_jax.report.results import collect_results, label_models, read_evaluation
 
 _SCRIPTS = ("table.js", "results.js", "attention.js", "predictions.js", "errors.js", "report.js")
 
@@ -24,21 +23,23 @@ def write_report(directories: Sequence[epath.Path], path: epath.Path) -> None:
     Raises:
         InputError: there are no results, a file is damaged, or the page cannot be written.
     """
-    outputs = [read_output(directory) for directory in directories]
+    outputs = [read_evaluation(directory) for directory in dict.fromkeys(directories)]
     errors: list[dict[str, Any]] = []
     attention: list[dict[str, Any]] = []
     blobs: dict[str, bytes] = {}
     labels = label_models(outputs)
     for i, output in enumerate(outputs):
+        digests = {result.model: result.weights_digest for result in output.results}
         for analysis in read_attention(output.directory):
-            name = analysis["model"]
-            attention.append(analysis | {"model": labels.get((i, name), name)})
+            name, digest = analysis["model"], analysis["weights_digest"]
+            is_current = digests.get(name, digest) == digest
+            label = labels.get((i, name), name)
+            attention.append(analysis | {"model": label, "is_current": is_current})
         sets, contents = collect_predictions(output.directory, output.results, path.parent)
         if len(outputs) > 1:
             sets = [data | {"name": f"{data['name']} ({output.directory})"} for data in sets]
         errors += sets
         blobs |= contents
     data = {"results": collect_results(outputs), "attention": attention, "errors": errors}
-    page = build_page(" and ".join(d.name for d in directories), data, _SCRIPTS, blobs)
-    with replacing(path) as temporary:
-        temporary.write_bytes(page.encode())
+    title = " and ".join(output.directory.name for output in outputs)
+    write_page(build_page(title, data, _SCRIPTS, blobs), path)

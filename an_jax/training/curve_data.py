@@ -10,20 +10,13 @@ from etils import epath
 from an_jax.errors import InputError
 from an_jax.files import find_entries
 from an_jax.training.config import default_config
+from an_jax.training.log import MEANS
 from an_jax.training.log_files import EPOCHS, PARTS, STEPS, read_lines
 from an_jax.training.workdir import CONFIG
 
 MAX_POINTS = 2000  # in a column about steps
 # Column about steps -> field of steps.jsonl. The columns are named as those about epochs.
-_STEP_COLUMNS = {
-    "loss": "loss",
-    "train_top1": "top1",
-    "learning_rate": "learning_rate",
-    "gradient_norm": "gradient_norm",
-    "update_norm": "update_norm",
-    "input_wait": "input_wait",
-    "images_per_second": "images_per_second",
-}
+_STEP_COLUMNS = MEANS | {key: key for key in ("learning_rate", "images_per_second")}
 
 Column = list[float | None]
 

@@ -11,7 +11,7 @@ from etils import epath
 
 from an_jax.errors import InputError, exit_status
 from an_jax.files import absolute, check_destination, why_not_png, write_atomically
-from an_jax.report.page import build_page, why_not_page
+from an_jax.report.page import build_page, why_not_page, write_page
 from an_jax.training.curve_data import collect, read_metrics
 
 MARKERS = "osD^v<>P*X"  # of further test sets
@@ -78,16 +78,21 @@ def _values(epochs: list[dict], name: str, factor: float = 1) -> list[float]:
     return [factor * epoch.get(name, math.nan) for epoch in epochs]
 
 
-def write_page(workdirs: list[epath.Path], path: epath.Path) -> None:
-    """Writes an HTML page with everything that the runs have logged."""
+def write_curves(workdirs: list[epath.Path], path: epath.Path) -> None:
+    """Writes an HTML page with everything that the runs have logged.
+
+    Raises:
+        InputError: a directory is not a training run with a finished epoch, or the page cannot be
+            written.
+    """
     data = collect(workdirs)
     names = [run["name"] for run in data["runs"]]
     title = names[0] if len(names) == 1 else f"{len(names)} runs"
-    write_atomically(path, build_page(f"Training curves of {title}", data, ["curves.js"]))
+    write_page(build_page(f"Training curves of {title}", data, ["curves.js"]), path)
 
 
 # Suffix of the output -> the function that writes it, and the check of an existing one.
-_FORMATS = {".html": (write_page, why_not_page), ".png": (plot_curves, why_not_png)}
+_FORMATS = {".html": (write_curves, why_not_page), ".png": (plot_curves, why_not_png)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,8 +11,8 @@ from an_jax.errors import InputError
 from an_jax.training.log_files import EPOCHS, LogFiles, read_lines
 from an_jax.training.preemption import Preempted
 
-# Field of metrics.jsonl -> the field of steps.jsonl of which it is the mean.
-_MEANS = {
+# Field of metrics.jsonl -> the field of steps.jsonl that it averages.
+MEANS = {
     "loss": "loss",
     "train_top1": "top1",
     "gradient_norm": "gradient_norm",
@@ -36,7 +36,7 @@ def epoch_metrics(
     """
     rates = [line["images_per_second"] for line in steps if line["images_per_second"]]
     means = {}
-    for name, key in _MEANS.items():
+    for name, key in MEANS.items():
         lines = [line for line in steps if key in line]  # lines of older versions lack some fields
         if lines:
             values, weights = [line[key] for line in lines], [line["steps"] for line in lines]

@@ -22,7 +22,7 @@ from an_jax.training.batches import begin, epoch_batches
 from an_jax.training.build import build, make_card
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.config import check_config, eval_batch_size
-from an_jax.training.curves import plot_curves, write_page
+from an_jax.training.curves import plot_curves, write_curves
 from an_jax.training.eval_sets import EvalSets, open_eval_sets
 from an_jax.training.input_wait import InputWait
 from an_jax.training.lock import RunLock
@@ -236,7 +236,7 @@ def _run(
 
 def _draw_curves(workdir: epath.Path) -> None:
     """Draws curves.png and curves.html; a failure does not end the training."""
-    for name, draw in (("curves.png", plot_curves), ("curves.html", write_page)):
+    for name, draw in (("curves.png", plot_curves), ("curves.html", write_curves)):
         try:
             draw([workdir], workdir / name)
         except Exception as error:  # also of matplotlib

@@ -45,7 +45,7 @@ class TrainState(NamedTuple):
 
 
 class BatchMetrics(NamedTuple):
-    """Metrics of some images before the update, float32 scalars.
+    """Metrics of one micro-batch on one device before the update, float32 scalars.
 
     Attributes:
         loss: mean cross entropy.
@@ -168,7 +168,7 @@ def update(
     # Detect a non-finite update before it is checkpointed.
     update_norm = optax.tree.norm(updates)
     loss = jnp.where(jnp.isfinite(update_norm), loss, jnp.nan)
-    # A norm of frozen parameters' gradients would make the step compute these.
+    # Including frozen parameters would force XLA to compute their gradients.
     trained = {name: array for name, array in gradients.items() if name not in frozen}
     metrics = Metrics(loss, top1, optax.tree.norm(trained), update_norm)
     ema = state.ema and jax.tree.map(

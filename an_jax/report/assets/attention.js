@@ -27,7 +27,7 @@ function renderAttention(analyses) {
   };
   showModel(attentive[0].model);
   return section("attention", "What AN attends to",
-    h("p", { class: "note" }, "Attentive Normalization scales and shifts each image by a mixture of K affine transformations. Its weights λ, from 0 to 1, depend on the image."),
+    h("p", { class: "note" }, "Attentive Normalization replaces the affine transformation of Batch Normalization by a mixture of K affine transformations. Each image has its own mixture weights λ, from 0 to 1."),
     h("div", { class: "controls", id: "attention-controls" }, choice("Model", options("model", attentive), attentive[0].model, showModel), sets),
     body);
 }
@@ -36,7 +36,7 @@ function attentiveLayers(analysis) {
   return analysis.layers.filter((layer) => layer.norm === "AN");
 }
 
-/** Whether a model without AN has a norm at the place of each of a model's norms. */
+/** Whether two analyses are of the same test set and have norms at the same places. */
 function isCounterpart(other, analysis) {
   const places = (a) => a.layers.map((layer) => layer.name).join("\n");
   return other.dataset === analysis.dataset && !attentiveLayers(other).length && places(other) === places(analysis);
@@ -45,6 +45,7 @@ function isCounterpart(other, analysis) {
 function attentionParts(analysis, counterparts) {
   const layers = attentiveLayers(analysis);
   return [
+    analysis.is_current === false ? h("p", { class: "bad" }, "This analysis is of other weights than the results: run python -m an_jax.attention again.") : [],
     h("h3", {}, `Mixture weights of ${analysis.model} on ${analysis.dataset} (${analysis.num_images} images)`),
     ...weightsTable(layers),
     h("div", { class: "charts" }, attentionCharts(analysis.model, layers, counterparts)),
@@ -93,7 +94,7 @@ function attentionCharts(model, layers, counterparts) {
       line("of each image's weights", layers, (l) => l.in_use_per_image),
       line("K", layers, (l) => l.components.length, { dashed: true }),
     ] }),
-    chart({ title: "How far the class explains the weights", x, y: { label: "share of variance", type: "linear" }, series: [
+    chart({ title: "Variance of λ explained by class", x, y: { label: "share of variance", type: "linear" }, series: [
       line("epsilon squared", layers, (l) => l.epsilon_squared),
       line("eta squared (biased upwards)", layers, (l) => l.eta_squared, { dashed: true }),
     ] }),

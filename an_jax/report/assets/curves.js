@@ -89,8 +89,8 @@ function renderRuns({ runs, config }) {
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Run"), runs.map((run) => h("th", { scope: "col" }, run.name)))),
     h("tbody", {},
       row("Best validation top-1 (%)", runs.map((run) => h("td", { class: run.best_val_top1 === best ? "best" : null }, percent(run.best_val_top1, 2)))),
-      row("Epoch of the best", cells(runs.map((run) => run.best_epoch))),
-      row("Epochs finished", cells(runs.map((run) => `${run.epochs.epoch.at(-1)} of ${run.num_epochs ?? "?"}`))),
+      row("Best epoch", cells(runs.map((run) => run.best_epoch))),
+      row("Finished epochs", cells(runs.map((run) => `${run.epochs.epoch.at(-1)} of ${run.num_epochs ?? "?"}`))),
       Object.entries(config).map(([name, values]) => row(name, cells(values)))))));
 }
 

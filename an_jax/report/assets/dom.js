@@ -1,4 +1,4 @@
-/* Elements, numbers and data. Text enters the page as text nodes only, so names cannot run. */
+/* Elements, numbers and data. Names are inserted as text nodes, never as HTML. */
 
 /** Makes an HTML element; functions among the attributes are event listeners ("onclick"). */
 function h(tag, attributes = {}, ...children) {

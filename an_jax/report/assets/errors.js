@@ -1,6 +1,7 @@
 /* The error browser: images of a test set with the predictions of one or two models. */
 
 const ERRORS_PER_PAGE = 50;
+const MAX_SUGGESTIONS = 5000; // classes that the text fields suggest
 const MAX_PAIRS = 30;
 
 /**
@@ -19,21 +20,22 @@ function renderErrors(sets) {
   let view = null, matches = [], page = 0, loads = 0;
 
   async function load() {
-    const load = ++loads; // a later choice may be read faster
+    const request = ++loads; // a later choice may be read faster
     view = null;
     const set = sets[controls.set.value];
     fillModels(controls, set);
     parts.count.textContent = "reading ...";
     try {
       const read = await readErrors(set, controls.model.value, controls.other.value);
-      if (load !== loads) return;
+      if (request !== loads) return;
       view = read;
-      controls.classes.replaceChildren(...view.classes.map((name) => h("option", { value: name })));
+      const names = view.classes.slice(0, MAX_SUGGESTIONS);
+      controls.classes.replaceChildren(...names.map((name) => h("option", { value: name })));
       parts.note.replaceChildren(...errorNotes(set, view));
       parts.pairs.replaceChildren(...pairRows(view, choosePair));
       update();
     } catch (error) {
-      if (load === loads) parts.count.textContent = `The predictions cannot be read: ${error}`;
+      if (request === loads) parts.count.textContent = `The predictions cannot be read: ${error}`;
     }
   }
   function update() {
@@ -120,7 +122,7 @@ function readFilters({ filter, actual, predicted, min, max, sort }) {
 }
 
 function errorHead({ a, b }) {
-  const columns = (letter, scores) => (scores ? [`${letter}: predicted (confidence)`, `${letter}: true class`] : []);
+  const columns = (letter, scores) => (scores ? [`${letter}: predicted (confidence)`, `${letter}: probability of the true class`] : []);
   const titles = ["Image", "File", "True class", ...columns("A", a), ...columns("B", b)];
   return h("thead", {}, h("tr", {}, titles.map((text) => h("th", { scope: "col" }, text))));
 }
@@ -160,7 +162,7 @@ function pairRows({ labels, classes, a }, choose) {
 /** Returns lines on models, thumbnails and size. */
 function errorNotes(set, { thumbnails }) {
   const size = (name) => `${Math.ceil(document.getElementById(`blob-${name}`).firstChild.length / 1000)} kB`;
-  const pictures = set.thumbnails ? `${thumbnails.size} thumbnails of the most confident mistakes ${size(set.thumbnails)}` : "there are no thumbnails";
+  const pictures = set.thumbnails ? `${thumbnails.size} thumbnails of the most confident mistakes ${size(set.thumbnails)}` : "no thumbnails";
   return [
     `In this page, the names of these images take ${size(set.files)}, the predictions of a model ${size(set.models[0].scores)}, ${pictures}.`,
     ...set.left_out.map(({ name, why }) => ` ${name} is left out: its predictions are ${why}.`),

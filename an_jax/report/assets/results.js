@@ -70,7 +70,7 @@ function reliabilityChart(context) {
   const datasets = datasetOptions(context, (cell) => cell.scores.reliability);
   if (!datasets.length) return null;
   return choosable([["Test set", datasets]], (dataset) => chart({
-    title: "Calibration", diagonal: true,
+    title: `Calibration on ${data.datasets[Number(dataset)].name}`, diagonal: true,
     x: { label: "mean confidence (%)", type: "linear", min: 0, max: 100 }, y: { label: "top-1 accuracy (%)", type: "linear", min: 0, max: 100 },
     series: cells.filter((cell) => cell.dataset === Number(dataset) && cell.scores.reliability).map((cell, i) => {
       const { n, confidence, accuracy } = cell.scores.reliability;

@@ -1,7 +1,7 @@
 /* The table of models and test sets. */
 
 const VIEWS = [
-  ["value", "score"], ["digits", "all digits"], ["interval", "95 % interval"], ["bn", "difference to BN"], ["published", "difference to published"],
+  ["value", "score"], ["digits", "all digits"], ["interval", "95 % interval"], ["bn", "difference from BN"], ["published", "difference from published"],
 ];
 
 /** Renders the table with its controls; calls `onModels` with the indices of the models shown. */
@@ -26,7 +26,7 @@ function renderTable(data, onModels) {
     show();
   };
   onModels(show());
-  const scores = [["main", "top-1 (mCE of imagenet-c)"], ...Object.entries(data.metrics).map(([key, { title }]) => [key, title])];
+  const scores = [["main", "top-1 (imagenet-c: mCE)"], ...Object.entries(data.metrics).map(([key, { title }]) => [key, title])];
   return [
     h("div", { class: "controls" },
       h("label", {}, "Search ", h("input", {
@@ -53,9 +53,10 @@ function isMatch(model, terms) {
 
 /** Says what the cells show. */
 function describeView({ state, data }) {
-  const score = state.score === "main" ? "Top-1 accuracy; of imagenet-c the mCE, of imagenet-p the mean flip probability" : data.metrics[state.score].title;
-  const view = { value: "in percent", digits: "as in results.json", interval: "in percent, with 95 % interval", bn: "minus that of the same model with BN, in points", published: "minus the published one, in points" }[state.view];
-  return `${score}, ${view}. Select a cell for its details.`;
+  const score = state.score === "main" ? "Top-1 accuracy (imagenet-c: mCE, imagenet-p: mean flip probability)" : data.metrics[state.score].title;
+  const view = { value: "", digits: " as in results.json", interval: " with 95 % interval", bn: " minus that of the same model with BN", published: " minus the published one" }[state.view];
+  const unit = state.view === "digits" || data.metrics[state.score]?.isFraction === false ? "" : ", in percent";
+  return `${score}${view}${unit}. Select a cell for its details.`;
 }
 
 /** The score of a cell, or undefined. */
@@ -152,10 +153,11 @@ function tableCell(model, dataset, best, context) {
 function cellText(cell, value, { data, state }) {
   const key = state.score === "main" ? data.datasets[cell.dataset].main : state.score;
   if (state.view === "digits") return String(value);
-  if (state.view === "bn" || state.view === "published") return signed(100 * value, 2);
+  const [factor, digits] = data.metrics[key].isFraction ? [100, 2] : [1, 3];
+  if (state.view === "bn" || state.view === "published") return signed(factor * value, digits);
   const interval = cell.intervals[key];
   if (state.view === "interval" && interval) return `${percent(value, 2)} [${percent(interval[0], 2)}, ${percent(interval[1], 2)}]`;
-  return percent(value, 2);
+  return (factor * value).toFixed(digits);
 }
 
 /** All that results.json says about a cell. */

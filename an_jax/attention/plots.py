@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from an_jax.attention.layers import Json, attentive_layers, layers_beside
+from an_jax.attention.layers import Json, attentive_layers, format_title, select_layers
 
 
 def draw_mixture(analysis: Json) -> Figure:
@@ -31,7 +31,7 @@ def draw_mixture(analysis: Json) -> Figure:
         axes.set_xticks(range(0, width, 1 if width <= 10 else 2))
         axes.set_yticks(range(len(layers)), [layer["name"] for layer in layers], fontsize=8)
         figure.colorbar(image, label="mixture weight λ", pad=0.02)
-    figure.suptitle(_title(analysis), fontsize=11, parse_math=False)
+    figure.suptitle(format_title(analysis), fontsize=11, parse_math=False)
     return figure
 
 
@@ -57,7 +57,7 @@ def draw_layers(analysis: Json, counterparts: Sequence[Json]) -> Figure:
     by_class.axhline(0, color="#888888", lw=0.8)
     for axes, field in ((scale, "scale"), (shift, "shift")):
         for model in (analysis, *counterparts):
-            rows = layers if model is analysis else layers_beside(model, layers)
+            rows = layers if model is analysis else select_layers(model, layers)
             spreads = [row[field] for row in rows]
             axes.errorbar(
                 range(len(rows)),
@@ -76,14 +76,10 @@ def draw_layers(analysis: Json, counterparts: Sequence[Json]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         for text in axes.legend(frameon=False, fontsize=8).get_texts():
             text.set_parse_math(False)  # names may contain $
-    figure.suptitle(_title(analysis), fontsize=11, parse_math=False)
+    figure.suptitle(format_title(analysis), fontsize=11, parse_math=False)
     return figure
 
 
 def _plot(axes: Axes, layers: Sequence[Json], field: str, *, label: str, ls: str = "-") -> None:
     values = [np.nan if layer[field] is None else layer[field] for layer in layers]
     axes.plot(values, ls=ls, marker="o", ms=4, label=label)
-
-
-def _title(analysis: Json) -> str:
-    return f"{analysis['model']} on {analysis['dataset']} ({analysis['num_images']:,} images)"
