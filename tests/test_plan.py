@@ -100,7 +100,7 @@ def test_a_plan_holds_the_compilers_figures(plan_for):
     assert made.hbm_bytes_per_chip == made.cost.argument_bytes + made.cost.temporary_bytes
     num_micro_batches = 4  # of 256 images; the compiler counts a loop once
     assert made.cost.flops == pytest.approx(num_micro_batches * 2 * size**3, rel=0.01)
-    assert made.cost.bytes_moved >= num_micro_batches * 2 * 4 * size**2
+    assert made.cost.bytes_moved >= 2 * 4 * size**2
     assert made.collectives == {}
 
 

@@ -11,6 +11,7 @@ import jax
 import ml_collections
 
 from an_jax.benchmark.chips import GIB, TPUS, Chip
+from an_jax.benchmark.hbm_traffic import hbm_bytes
 from an_jax.benchmark.tpu_compiler import lower_step, tpu_devices
 from an_jax.training.norm_groups import make_norm_groups
 
@@ -25,7 +26,7 @@ class StepCost:
         argument_bytes: state and batch.
         temporary_bytes: activations and other temporaries.
         flops: floating-point operations by the compiler's count.
-        bytes_moved: bytes moved to and from the chip's memory.
+        bytes_moved: bytes moved to and from HBM, the chip's main memory.
     """
 
     argument_bytes: int
@@ -125,9 +126,9 @@ def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
     assert memory, "the TPU compiler reports all three"
     assert cost
     assert hlo
-    # The compiler counts the loop over micro-batches once. This counts the update in each of them.
     groups = make_norm_groups(config.batch_size, config.norm_batch_size, len(devices))
-    repeats = groups.num_micro_batches
+    num_trips = groups.num_micro_batches
+    flops = num_trips * cost["flops"]  # the compiler counts the loop over micro-batches once
     # The results reuse the state's memory.
     arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
     arguments -= memory.alias_size_in_bytes
@@ -135,9 +136,7 @@ def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
     return Plan(
         *sizes,
         arguments + temporaries,
-        cost=StepCost(
-            arguments, temporaries, repeats * cost["flops"], repeats * cost["bytes accessed"]
-        ),
+        cost=StepCost(arguments, temporaries, flops, hbm_bytes(hlo, num_trips)),
         collectives=count_collectives(hlo),
         compile_seconds=seconds,
     )
