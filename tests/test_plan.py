@@ -23,7 +23,7 @@ from an_jax.errors import InputError
 from configs import imagenet
 
 COST = StepCost(GIB, 3 * GIB, flops=1.97e12, bytes_moved=8.19e10)
-PLAN = Plan("v5e:4x4", 16, 128, 4 * GIB, COST, {}, 60.0)
+PLAN = Plan("v5e:4x4", 16, 4, 128, 36000, 4 * GIB, COST, {}, 60.0)
 
 
 def test_collectives_of_a_compiled_program():
@@ -64,8 +64,16 @@ def test_roofline_is_the_longer_of_computing_and_moving_data():
     assert "fits: 4.00 of 16 GiB of memory a chip (25 %)" in describe(PLAN)
 
 
+def test_description_of_the_recipe():
+    """16 chips at 0.1 s a step of 2048 images; each of 4 hosts reads for 4 chips."""
+    assert (
+        "the recipe: 36000 steps in at least 1.00 hours, 16.0 chip-hours; at that rate each host "
+        "(4 of them) reads 5120 img/s"
+    ) in describe(PLAN)
+
+
 def test_description_of_a_step_that_does_not_fit():
-    large = Plan("v5e:2x2", 4, 512, 20 * GIB, None, {}, 60.0)
+    large = Plan("v5e:2x2", 4, 1, 512, None, 20 * GIB, None, {}, 60.0)
     assert "DOES NOT FIT: 20.00 of 16 GiB" in describe(large)
     assert "choose a smaller batch_size or more chips" in describe(large)
 
@@ -87,9 +95,11 @@ def test_a_plan_holds_the_compilers_figures(plan_for):
     made = plan_for(jax.jit(lambda x: x @ x, donate_argnums=0).lower(jnp.ones((size, size))))
     assert (made.topology, made.num_chips) == ("v5e:2x2", 2)
     assert made.batch_per_chip == imagenet.get_config().batch_size // 2
+    assert (made.num_hosts, made.num_steps) == (1, 120 * 626)
     assert made.cost.argument_bytes == 4 * size**2  # the result takes the argument's place
     assert made.hbm_bytes_per_chip == made.cost.argument_bytes + made.cost.temporary_bytes
-    assert made.cost.flops == pytest.approx(2 * size**3, rel=0.01)
+    num_micro_batches = 4  # of 256 images; the compiler counts a loop once
+    assert made.cost.flops == pytest.approx(num_micro_batches * 2 * size**3, rel=0.01)
     assert made.cost.bytes_moved >= 2 * 4 * size**2
     assert made.collectives == {}
 
@@ -149,7 +159,9 @@ def test_the_command_writes_json(monkeypatch, tmp_path, capsys):
     assert written == {
         "topology": "v5e:4x4",
         "num_chips": 16,
+        "num_hosts": 4,
         "batch_per_chip": 128,
+        "num_steps": 36000,
         "fits": True,
         "hbm_bytes_per_chip": 4 * GIB,
         "argument_bytes": GIB,

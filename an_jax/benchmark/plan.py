@@ -11,7 +11,11 @@ import jax
 import ml_collections
 
 from an_jax.benchmark.chips import GIB, TPUS, Chip
+from an_jax.benchmark.hbm_traffic import hbm_bytes
 from an_jax.benchmark.tpu_compiler import lower_step, tpu_devices
+from an_jax.training.norm_groups import make_norm_groups
+
+IMAGENET_SIZE = 1_281_167  # training images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,7 @@ class StepCost:
         argument_bytes: state and batch.
         temporary_bytes: activations and other temporaries.
         flops: floating-point operations by the compiler's count.
-        bytes_moved: bytes moved to and from the chip's memory.
+        bytes_moved: bytes moved to and from HBM, the chip's main memory.
     """
 
     argument_bytes: int
@@ -45,7 +49,9 @@ class Plan:
     Attributes:
         topology: such as "v5e:4x4".
         num_chips: number of chips of the topology.
+        num_hosts: number of hosts of the topology.
         batch_per_chip: images on a chip.
+        num_steps: updates of the whole recipe; None if the number of training images is unknown.
         hbm_bytes_per_chip: memory that the step needs on a chip, by the compiler's count.
         cost: None if the step does not fit: the compiler then reports only the memory it needs.
         collectives: kind -> {"count", "bytes"} exchanged with other chips.
@@ -54,7 +60,9 @@ class Plan:
 
     topology: str
     num_chips: int
+    num_hosts: int
     batch_per_chip: int
+    num_steps: int | None
     hbm_bytes_per_chip: int
     cost: StepCost | None
     collectives: dict[str, dict[str, int]]
@@ -71,7 +79,9 @@ class Plan:
         return {
             "topology": self.topology,
             "num_chips": self.num_chips,
+            "num_hosts": self.num_hosts,
             "batch_per_chip": self.batch_per_chip,
+            "num_steps": self.num_steps,
             "fits": cost is not None,
             "hbm_bytes_per_chip": self.hbm_bytes_per_chip,
             "argument_bytes": cost and cost.argument_bytes,
@@ -96,7 +106,12 @@ def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
     """
     devices = tpu_devices(topology)
     lowered = lower_step(config, devices)
-    sizes = (topology, len(devices), config.batch_size // len(devices))
+    num_hosts = len({device.process_index for device in devices})
+    num_steps = None
+    if config.dataset == "imagenet":
+        num_steps = config.num_epochs * math.ceil(IMAGENET_SIZE / config.batch_size)
+    batch_per_chip = config.batch_size // len(devices)
+    sizes = (topology, len(devices), num_hosts, batch_per_chip, num_steps)
     began = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -111,6 +126,9 @@ def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
     assert memory, "the TPU compiler reports all three"
     assert cost
     assert hlo
+    groups = make_norm_groups(config.batch_size, config.norm_batch_size, len(devices))
+    num_trips = groups.num_micro_batches
+    flops = num_trips * cost["flops"]  # the compiler counts the loop over micro-batches once
     # The results reuse the state's memory.
     arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
     arguments -= memory.alias_size_in_bytes
@@ -118,7 +136,7 @@ def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
     return Plan(
         *sizes,
         arguments + temporaries,
-        cost=StepCost(arguments, temporaries, cost["flops"], cost["bytes accessed"]),
+        cost=StepCost(arguments, temporaries, flops, hbm_bytes(hlo, num_trips)),
         collectives=count_collectives(hlo),
         compile_seconds=seconds,
     )
@@ -183,5 +201,19 @@ def _describe_step(plan: Plan, cost: StepCost) -> list[str]:
         f"a step: {cost.flops / 1e12:.3f} TFLOP, {cost.bytes_moved / 1e9:.2f} GB moved a chip",
         f"roofline: at least {1000 * seconds:.1f} ms a step, at most "
         f"{plan.batch_per_chip / seconds:.0f} img/s a chip, without exchange between chips",
+        *_describe_recipe(plan, seconds),
         *exchanged,
+    ]
+
+
+def _describe_recipe(plan: Plan, seconds: float) -> list[str]:
+    """Says what the whole recipe takes at `seconds` a step."""
+    if plan.num_steps is None:
+        return []
+    hours = plan.num_steps * seconds / 3600
+    rate = plan.num_chips * plan.batch_per_chip / plan.num_hosts / seconds
+    return [
+        f"the recipe: {plan.num_steps} steps in at least {hours:.2f} hours, "
+        f"{hours * plan.num_chips:.1f} chip-hours; at that rate each host "
+        f"({plan.num_hosts} of them) reads {rate:.0f} img/s"
     ]
