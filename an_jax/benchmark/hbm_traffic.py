@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 _INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?(\S+) = (.*?) ([a-z][\w\-]*)\((.*?)\)(.*)$")
 _ARRAY = re.compile(r"\b(?:pred|[a-z]+(\d+))\w*\[([\d,]*)\](?:\{([^}]*)\})?")
-_ON_CHIP = re.compile(
-    r"S\([1-9]\)"
-)  # memory spaces of VMEM and semaphores; HBM is S(0), not printed
+# Memory spaces of VMEM and semaphores. HBM is S(0), which is not printed.
+_ON_CHIP = re.compile(r"S\([1-9]\)")
 _MOVE_NOTHING = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 
 
@@ -69,8 +68,7 @@ def _arrays(shape: str) -> list[Array]:
     """Returns the arrays of an instruction's shape, which may be a tuple."""
     arrays = []
     for bits, sizes, layout in _ARRAY.findall(shape):
-        num_bits = math.prod(int(n) for n in sizes.split(",") if n) * int(
-            bits or 8
-        )  # a pred takes a byte
+        size = math.prod(int(n) for n in sizes.split(",") if n)
+        num_bits = size * int(bits or 8)  # a pred takes a byte
         arrays.append(Array(num_bits // 8, not _ON_CHIP.search(layout)))
     return arrays

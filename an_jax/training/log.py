@@ -29,8 +29,8 @@ def epoch_metrics(
     Args:
         epoch: number of the epoch, from 1.
         step: updates made at its end.
-        steps: the epoch's lines of steps.jsonl. The result has the means of what they have, and
-            the last learning_rate.
+        steps: the epoch's lines of steps.jsonl. The result lacks the mean of a field that no line
+            has, and learning_rate if there are no lines.
         scores: accuracies on the validation images.
         skipped: number of images that could not be decoded.
     """
