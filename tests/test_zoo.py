@@ -304,7 +304,15 @@ def other_model(path):
     dataclasses.replace(CARD, model="resnet_20_bn").write(path)
 
 
-@pytest.mark.parametrize("spoil", [delete_all, delete_largest, truncate_largest, change_largest])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        change_largest,
+        pytest.param(delete_all, marks=pytest.mark.slow),
+        pytest.param(delete_largest, marks=pytest.mark.slow),
+        pytest.param(truncate_largest, marks=pytest.mark.slow),
+    ],
+)
 def test_damaged_weights(spoil, damaged, noise):
     spoil(damaged)
     with pytest.raises(InputError, match="files have changed since they were written"):
