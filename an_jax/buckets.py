@@ -15,13 +15,14 @@ def upload(path: os.PathLike, content: bytes, content_type: str) -> None:
         InputError: it cannot be written.
     """
     from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError
     from google.cloud import storage
 
     bucket, _, name = os.fspath(path).removeprefix("gs://").partition("/")
     try:
         blob = storage.Client().bucket(bucket).blob(name)
         blob.upload_from_string(content, content_type=content_type)
-    except (exceptions.GoogleAPIError, OSError) as error:
+    except (exceptions.GoogleAPIError, GoogleAuthError, OSError) as error:
         raise InputError(f"cannot write {os.fspath(path)}: {with_advice(error)}") from error
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
+from an_jax.data.builders import class_folders
 from an_jax.data.prepared import open_tfds
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.errors import InputError
@@ -150,3 +152,13 @@ def test_wrong_archive_of_the_same_name(tmp_path):
     write_tar(tmp_path / "manual/weather.tar", inside("snow/3", IMAGES))
     with pytest.raises(InputError, match=r"weather\.tar has no videos in snow/<wnid>/"):
         prepare(tmp_path, "imagenet_p", "snow")
+
+
+def test_files_of_a_folder(tmp_path):
+    """Directories inside class folders, and files beside them, are no images."""
+    root = epath.Path(tmp_path / "archive[1]")
+    for name in ("b/2.JPEG", "a/1.JPEG", "a/more/3.JPEG", "README"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    files = {name: file.read() for name, file in class_folders._read_folder(root)}
+    assert files == {"archive[1]/a/1.JPEG": b"a/1.JPEG", "archive[1]/b/2.JPEG": b"b/2.JPEG"}

@@ -19,7 +19,7 @@ def has_attention(model: Model) -> bool:
 
 
 def check_datasets(names: Iterable[str]) -> None:
-    """Raises InputError if a test set is not a set of images of its own."""
+    """Raises InputError if a test set shares its images with another, or has several image sets."""
     for name in names:
         sets = TEST_SETS[name].image_sets if name in TEST_SETS else (name,)
         if sets != (name,):
@@ -38,8 +38,9 @@ def check_models(models: list[Model]) -> None:
 
 
 def analyze(model: Model, inputs: Inputs, batch_size: int) -> Iterator[Json]:
-    """Analyzes a model on every test set. A model without AN does not run: its norms are the same
-    for all images.
+    """Analyzes a model on every test set.
+
+    A model without AN is not run: its scale and shift are the same for all images.
 
     Args:
         model: one of the inputs.
@@ -47,7 +48,7 @@ def analyze(model: Model, inputs: Inputs, batch_size: int) -> Iterator[Json]:
         batch_size: images of a step.
 
     Yields:
-        The content of a file that docs/attention.md describes.
+        The content of SET.json (docs/attention.md) for each test set.
 
     Raises:
         InputError: the checkpoint or an image is damaged, or mixture weights are NaN or infinite.

@@ -95,7 +95,7 @@ def affine_spread(lambdas: np.ndarray, vectors: np.ndarray) -> Spread:
 def find_top_images(lambdas: np.ndarray, count: int) -> np.ndarray:
     """Returns the images that use each component most, by its share of the image's weights.
 
-    Shares rank images with the same lambda, since the hard sigmoid is 1 for many.
+    Images are ranked by share because the hard sigmoid saturates: lambda is 1 for many of them.
 
     Args:
         lambdas: [N, K].

@@ -15,8 +15,6 @@ from an_jax.benchmark.hbm_traffic import hbm_bytes
 from an_jax.benchmark.tpu_compiler import lower_step, tpu_devices
 from an_jax.training.norm_groups import make_norm_groups
 
-IMAGENET_SIZE = 1_281_167  # training images
-
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
@@ -104,12 +102,16 @@ def make_plan(config: ml_collections.ConfigDict, topology: str) -> Plan:
         InputError: libtpu is not installed, there is no such topology, or the configuration is
             invalid on it.
     """
+    # Importing these takes time.
+    from an_jax.data.sets.train_sets import IMAGENET_SIZE
+    from an_jax.data.train_pipeline import steps_per_epoch
+
     devices = tpu_devices(topology)
     lowered = lower_step(config, devices)
     num_hosts = len({device.process_index for device in devices})
     num_steps = None
     if config.dataset == "imagenet":
-        num_steps = config.num_epochs * math.ceil(IMAGENET_SIZE / config.batch_size)
+        num_steps = config.num_epochs * steps_per_epoch(IMAGENET_SIZE, config.batch_size)
     batch_per_chip = config.batch_size // len(devices)
     sizes = (topology, len(devices), num_hosts, batch_per_chip, num_steps)
     began = time.perf_counter()

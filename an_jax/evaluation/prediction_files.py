@@ -107,10 +107,10 @@ def match_fingerprint(key: str, result: Result) -> str | None:
         return None
     digest, architecture, preprocessing, dtype = model
     fields = ("image_size", "crop_pct", "interpolation")
-    found = [digest, architecture, dtype, *(preprocessing[field] for field in fields)]
+    actual = [digest, architecture, dtype, *(preprocessing[field] for field in fields)]
     expected = [result.weights_digest, result.architecture, result.dtype]
     expected += [getattr(result, field) for field in fields]
-    return images if found == expected else None
+    return images if actual == expected else None
 
 
 def _label_spaces(image_set: str) -> set[str]:

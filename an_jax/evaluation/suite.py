@@ -118,12 +118,13 @@ def _score(
         settings: settings of the evaluation.
     """
     results = []
+    load = functools.lru_cache(maxsize=1)(files.load)  # one file in memory at a time
     files.write_class_names(model.card.class_names)
     parts = summarize(model.card.model, model.preprocessing.image_size, model.card.num_classes)
     for dataset, test_set in inputs.test_sets.items():
-        n, scores = score(test_set, files.load, inputs.references)
+        n, scores = score(test_set, load, inputs.references)
         if test_set.metric == "accuracy":
-            predictions, space = scored_predictions(test_set, files.load)
+            predictions, space = scored_predictions(test_set, load)
             directory = settings.output_dir / "classes" / model.name / dataset
             write_class_files(directory, predictions, space, model.card.class_names)
             if settings.save_predictions:
@@ -132,7 +133,7 @@ def _score(
                     settings.output_dir,
                     dataset,
                     inputs.sources[image_set],
-                    files.load(image_set).filenames,
+                    load(image_set).filenames,
                     predictions,
                     space,
                 )

@@ -32,8 +32,8 @@ class _Images(NamedTuple):
     """Images and classes that models have in common.
 
     Attributes:
-        files: JSON: names, labels.
-        classes: JSON: the name of each class.
+        files: JSON {"names": file names [n], "labels": int [n]}.
+        classes: JSON list of the name of each class.
     """
 
     files: bytes
@@ -94,8 +94,8 @@ def _collect(
     left_out = []
     read = functools.partial(_read, output_dir, get_test_set(dataset))
     with ThreadPoolExecutor(8) as pool:  # files on gs:// take long
-        found = [*pool.map(read, results)]
-    for result, saved in zip(results, found, strict=True):
+        all_saved = [*pool.map(read, results)]
+    for result, saved in zip(results, all_saved, strict=True):
         if isinstance(saved, str):
             left_out.append({"name": result.model, "why": saved})
         else:

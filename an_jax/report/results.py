@@ -69,19 +69,17 @@ def collect_results(outputs: Sequence[Evaluation]) -> dict[str, Any]:
     Models of the same name in several directories are told apart by the directory.
     """
     labels = label_models(outputs)
-    models = [*dict.fromkeys(labels.values())]
+    models = [*labels.values()]
     datasets = [*dict.fromkeys(r.dataset for output in outputs for r in output.results)]
-    rows: dict[str, dict[str, Any]] = {}
-    cells = []
-    for i, output in enumerate(outputs):
-        for result in output.results:
-            label = labels[i, result.model]
-            rows.setdefault(label, _model(result, label, i, output, labels, models))
-            cells.append(_cell(result, models.index(label), datasets.index(result.dataset)))
+    cells = [
+        _cell(result, models.index(labels[i, result.model]), datasets.index(result.dataset))
+        for i, output in enumerate(outputs)
+        for result in output.results
+    ]
     titles = _ACCURACIES | EXTRA_SCORES | dict(SINGLE_SCORES.values())
     used = {key for cell in cells for key in cell["scores"]}
     return {
-        "models": [rows[label] for label in models],
+        "models": [_model(outputs[i], i, name, labels) for i, name in labels],
         "datasets": [_dataset(name, datasets) for name in datasets],
         "cells": cells,
         "metrics": {
@@ -107,22 +105,20 @@ def label_models(outputs: Sequence[Evaluation]) -> dict[tuple[int, str], str]:
 
 
 def _model(
-    result: Result,
-    label: str,
-    index: int,
-    output: Evaluation,
-    labels: dict[tuple[int, str], str],
-    models: list[str],
+    output: Evaluation, index: int, name: str, labels: dict[tuple[int, str], str]
 ) -> dict[str, Any]:
-    counterpart = bn_counterpart(result.model) or ""
+    results = [result for result in output.results if result.model == name]
+    counterpart = bn_counterpart(name) or ""
     bn = labels.get((index, counterpart), counterpart)  # of the same directory, or the only one
+    models = [*labels.values()]
+    architecture = results[0].architecture
     return {
-        "name": label,
-        "architecture": result.architecture,
-        "norm": result.norm,
-        "params": result.num_params,
-        "macs": next((r.macs for r in output.results if r.model == result.model and r.macs), None),
-        "rate": output.rates.get(result.model, output.rates.get(result.architecture)),
+        "name": labels[index, name],
+        "architecture": architecture,
+        "norm": results[0].norm,
+        "params": results[0].num_params,
+        "macs": next((result.macs for result in results if result.macs), None),
+        "rate": output.rates.get(name, output.rates.get(architecture)),
         "bn": models.index(bn) if bn in models else None,
     }
 

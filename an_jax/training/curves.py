@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from an_jax.buckets import check_bucket
 from an_jax.errors import InputError, exit_status
 from an_jax.files import absolute, check_destination, why_not_png, write_atomically
 from an_jax.report.page import build_page, why_not_page, write_page
@@ -107,8 +108,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if output.suffix not in _FORMATS:
             raise InputError(f"--output {args.output}: the name must end with .html or .png")
         write, why_foreign = _FORMATS[output.suffix]
+        runs = [*map(absolute, args.runs)]
+        for path in (*runs, output):
+            check_bucket(path)
         check_destination(output, overwrite=True, why_foreign=why_foreign)
-        write([*map(absolute, args.runs)], output)
+        write(runs, output)
 
     return exit_status(draw)
 

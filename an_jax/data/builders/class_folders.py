@@ -68,5 +68,5 @@ def generate_examples(
 
 def _read_folder(root: epath.Path) -> Iterator[tuple[str, io.BytesIO]]:
     for folder in find_entries(root, "*"):
-        for path in find_entries(folder, "*"):
+        for path in filter(epath.Path.is_file, find_entries(folder, "*")):
             yield path.relative_to(root.parent).as_posix(), io.BytesIO(path.read_bytes())
