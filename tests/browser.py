@@ -31,6 +31,16 @@ class Page:
         self.driver.get(path.as_uri())
         return self
 
+    @contextlib.contextmanager
+    def watching(self, path):
+        """Opens a file; at the end nothing was logged, and nothing but the file requested."""
+        self.open(path)
+        self.errors(), self.requests()
+        self.driver.refresh()
+        yield self
+        assert self.errors() == []
+        assert self.requests() == [path.as_uri()]
+
     def find(self, selector):
         return self.driver.find_element("css selector", selector)
 

@@ -24,13 +24,8 @@ def report_path(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, report_path):
-    """The report; nothing was logged or requested but the file itself."""
-    browser.open(report_path)
-    browser.errors(), browser.requests()
-    browser.driver.refresh()
-    yield browser
-    assert browser.errors() == []
-    assert browser.requests() == [report_path.as_uri()]
+    with browser.watching(report_path):
+        yield browser
 
 
 def column(page, index):
