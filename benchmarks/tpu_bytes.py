@@ -1,12 +1,12 @@
 """Counts the bytes that models move on a TPU, with the TPU compiler; needs no TPU.
 
     pip install libtpu==0.0.42      # Linux on x86-64; in a separate environment
-    python -m benchmarks.tpu_bytes resnet_50_bn resnet_50_an_bn2 --json bytes.json
+    python -m benchmarks.tpu_bytes resnet_50_bn resnet_50_an_bn2 linen_resnet_50 --json bytes.json
 
-Compiles the training step and the evaluation of each model for one chip of a TPU v5e in bfloat16,
-and prints the gigabytes moved per image: to and from HBM, the chip's main memory, and to and from
-HBM and VMEM, the on-chip memory, together (XLA's "bytes accessed"). A model takes five to forty
-minutes; an AOGNet needs 18 GB of memory.
+Compiles the training step and the evaluation of each model for chips of a TPU v5e in bfloat16, and
+prints the gigabytes moved per image: to and from HBM, the chip's main memory, and to and from HBM
+and VMEM, the on-chip memory, together (XLA's "bytes accessed"). The models of benchmarks/peers.py
+can be named too. A model takes five to forty minutes; an AOGNet needs 18 GB of memory.
 """
 
 import argparse
@@ -20,29 +20,34 @@ from etils import epath
 from an_jax.benchmark import tpu_compiler
 from an_jax.benchmark.chips import GIB
 from an_jax.benchmark.hbm_traffic import hbm_bytes
+from an_jax.benchmark.plan import count_collectives
 from an_jax.errors import exit_status
 from an_jax.files import absolute, check_destination, write_atomically
 from an_jax.training.config import default_config
+from benchmarks import peers
 
-TOPOLOGY = "v5e:2x2"  # the smallest; programs are compiled for one of its chips
-PROGRAMS = {"train": tpu_compiler.lower_step, "eval": tpu_compiler.lower_evaluation}
+TOPOLOGY = "v5e:2x2"
+PROGRAMS = {"train": "lower_step", "eval": "lower_evaluation"}  # functions of both modules
 
 
-def measure(model: str, program: str, batch: int) -> dict[str, Any]:
+def measure(model: str, program: str, batch: int, num_chips: int) -> dict[str, Any]:
     """Compiles one program of a model, and counts what it moves on one chip.
 
     Args:
-        model: name of the zoo.
+        model: name of the zoo, or one of peers.PEERS.
         program: "train" or "eval".
-        batch: images on the chip.
+        batch: images on a chip, over which a training step takes statistics.
+        num_chips: 1 or 4.
 
     Raises:
         InputError: unknown model, or libtpu is not installed.
     """
     config = default_config()
     config.model = model
-    config.batch_size = config.eval_batch_size = batch
-    lowered = PROGRAMS[program](config, tpu_compiler.tpu_devices(TOPOLOGY)[:1])
+    config.batch_size = config.eval_batch_size = batch * num_chips
+    config.norm_batch_size = batch
+    lower = getattr(peers if model in peers.PEERS else tpu_compiler, PROGRAMS[program])
+    lowered = lower(config, tpu_compiler.tpu_devices(TOPOLOGY)[:num_chips])
     began = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - began
@@ -56,7 +61,9 @@ def measure(model: str, program: str, batch: int) -> dict[str, Any]:
         "batch": batch,
         "gb_per_image": hbm_bytes(hlo) / batch / 1e9,
         "gb_accessed_per_image": cost["bytes accessed"] / batch / 1e9,
+        "tflop": cost["flops"] / 1e12,
         "temporary_gib": memory.temp_size_in_bytes / GIB,
+        "collectives": count_collectives(hlo),
         "compile_seconds": seconds,
     }
 
@@ -66,7 +73,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="GB a model moves per image on a TPU v5e")
     parser.add_argument("models", nargs="+", help="names of models")
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
-    parser.add_argument("--batch", type=int, default=256, help="images on the chip")
+    parser.add_argument("--batch", type=int, default=256, help="images on a chip")
+    parser.add_argument("--num_chips", type=int, choices=(1, 4), default=1)
     parser.add_argument("--json", help="file for the figures")
     args = parser.parse_args()
     return exit_status(lambda: run(args))
@@ -83,17 +91,19 @@ def run(args: argparse.Namespace) -> None:
     tpu_compiler.disable_tpu_search()
     rows = []
     print(
-        "| model | program | GB an image | with VMEM | temporaries, GiB | compiled in |", flush=True
+        "| model | program | GB an image | with VMEM | TFLOP | temporaries, GiB | all-reduces "
+        "| compiled in |\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        flush=True,
     )
-    print("| --- | --- | ---: | ---: | ---: | ---: |", flush=True)
     for program in args.programs:
         for model in args.models:
-            row = measure(model, program, args.batch)
+            row = measure(model, program, args.batch, args.num_chips)
             rows.append(row)
+            all_reduces = row["collectives"].get("all-reduce", {"count": 0})["count"]
             print(
                 f"| {model} | {program} | {row['gb_per_image']:.4f} "
-                f"| {row['gb_accessed_per_image']:.4f} | {row['temporary_gib']:.2f} "
-                f"| {row['compile_seconds']:.0f} s |",
+                f"| {row['gb_accessed_per_image']:.4f} | {row['tflop']:.3f} "
+                f"| {row['temporary_gib']:.2f} | {all_reduces} | {row['compile_seconds']:.0f} s |",
                 flush=True,
             )
             if args.json:

@@ -10,7 +10,7 @@ import pytest
 
 from an_jax.benchmark import tpu_compiler
 from an_jax.training.config import default_config
-from benchmarks import tpu_bytes
+from benchmarks import peers, tpu_bytes
 
 
 @pytest.fixture
@@ -23,11 +23,24 @@ def config():
 
 @pytest.mark.parametrize("program", ["train", "eval"])
 def test_programs_take_uint8_images_and_compute_in_bfloat16(config, program):
-    text = tpu_bytes.PROGRAMS[program](config, jax.devices()[:2]).as_text()
+    lower = getattr(tpu_compiler, tpu_bytes.PROGRAMS[program])
+    text = lower(config, jax.devices()[:2]).as_text()
     assert "tensor<16x16x16x3xui8>" in text
     assert "tensor<3x3x3x16xf32>" in text  # parameters
     convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     assert convolutions
+    assert all("bf16" in line.partition("->")[2] for line in convolutions)
+
+
+@pytest.mark.parametrize("peer", peers.PEERS)
+def test_peers_are_resnet_50_in_bfloat16(config, peer):
+    config.model, config.image_size = peer, 224
+    lowered = peers.lower_evaluation(config, jax.devices()[:2])
+    arrays = jax.tree.leaves(lowered.in_avals[0][0])
+    assert sum(array.size for array in arrays) == 25_557_032  # torchvision's number
+    text = lowered.as_text()
+    convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert len(convolutions) == 53
     assert all("bf16" in line.partition("->")[2] for line in convolutions)
 
 
