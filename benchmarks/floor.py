@@ -214,6 +214,17 @@ def program(model: str, kind: str) -> tuple[list[Value], int]:
     return data_flow(function, images, *arrays), functional.count(arrays[0])
 
 
+def least_gb(model: str, kind: str, batches: Iterable[int]) -> list[float]:
+    """Returns the least gigabytes that a model's program moves an image, for each batch size.
+
+    Raises:
+        InputError: unknown model.
+    """
+    values, num_parameters = program(model, kind)
+    maps, parameters = least_traffic(values), BYTES_PER_PARAMETER[kind] * num_parameters
+    return [(maps + parameters / batch) / 1e9 for batch in batches]
+
+
 def main() -> int:
     """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(description="the least GB a model moves per image")
@@ -230,13 +241,10 @@ def run(args: argparse.Namespace) -> None:
         InputError: unknown model.
     """
     print("| model | program | batch | GB an image |\n| --- | --- | ---: | ---: |", flush=True)
-    for kind, num_bytes in BYTES_PER_PARAMETER.items():
+    for kind in BYTES_PER_PARAMETER:
         for model in args.models:
-            values, num_parameters = program(model, kind)
-            maps = least_traffic(values)
-            for batch in args.batch:
-                total = (maps + num_bytes * num_parameters / batch) / 1e9
-                print(f"| {model} | {kind} | {batch} | {total:.4f} |", flush=True)
+            for batch, least in zip(args.batch, least_gb(model, kind, args.batch), strict=True):
+                print(f"| {model} | {kind} | {batch} | {least:.4f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 
 Compiles the training step and the evaluation of each model for chips of a TPU v5e in bfloat16, and
 prints the gigabytes moved per image: to and from HBM, the chip's main memory, and to and from HBM
-and VMEM, the on-chip memory, together (XLA's "bytes accessed"). The models of benchmarks/peers.py
-can be named too. A model takes five to forty minutes; an AOGNet needs 18 GB of memory.
+and VMEM, the on-chip memory, together (XLA's "bytes accessed"); and the least that the data flow
+needs (benchmarks/floor.py). The models of benchmarks/peers.py can be named too. A model takes five
+to forty minutes; an AOGNet needs 18 GB of memory.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from an_jax.benchmark.plan import count_collectives
 from an_jax.errors import exit_status
 from an_jax.files import absolute, check_destination, write_atomically
 from an_jax.training.config import default_config
-from benchmarks import peers
+from benchmarks import floor, peers
 
 TOPOLOGY = "v5e:2x2"
 PROGRAMS = {"train": "lower_step", "eval": "lower_evaluation"}  # functions of both modules
@@ -46,7 +47,8 @@ def measure(model: str, program: str, batch: int, num_chips: int) -> dict[str, A
     config.model = model
     config.batch_size = config.eval_batch_size = batch * num_chips
     config.norm_batch_size = batch
-    lower = getattr(peers if model in peers.PEERS else tpu_compiler, PROGRAMS[program])
+    is_peer = model in peers.PEERS
+    lower = getattr(peers if is_peer else tpu_compiler, PROGRAMS[program])
     lowered = lower(config, tpu_compiler.tpu_devices(TOPOLOGY)[:num_chips])
     began = time.perf_counter()
     compiled = lowered.compile()
@@ -61,6 +63,7 @@ def measure(model: str, program: str, batch: int, num_chips: int) -> dict[str, A
         "batch": batch,
         "gb_per_image": hbm_bytes(hlo) / batch / 1e9,
         "gb_accessed_per_image": cost["bytes accessed"] / batch / 1e9,
+        "least_gb_per_image": None if is_peer else floor.least_gb(model, program, [batch])[0],
         "tflop": cost["flops"] / 1e12,
         "temporary_gib": memory.temp_size_in_bytes / GIB,
         "collectives": count_collectives(hlo),
@@ -91,8 +94,8 @@ def run(args: argparse.Namespace) -> None:
     tpu_compiler.disable_tpu_search()
     rows = []
     print(
-        "| model | program | GB an image | with VMEM | TFLOP | temporaries, GiB | all-reduces "
-        "| compiled in |\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| model | program | GB an image | floor | with VMEM | TFLOP | temporaries, GiB "
+        "| all-reduces | compiled in |\n| --- | --- |" + 7 * " ---: |",
         flush=True,
     )
     for program in args.programs:
@@ -100,8 +103,10 @@ def run(args: argparse.Namespace) -> None:
             row = measure(model, program, args.batch, args.num_chips)
             rows.append(row)
             all_reduces = row["collectives"].get("all-reduce", {"count": 0})["count"]
+            least = row["least_gb_per_image"]
             print(
                 f"| {model} | {program} | {row['gb_per_image']:.4f} "
+                f"| {f'{least:.4f}' if least else ''} "
                 f"| {row['gb_accessed_per_image']:.4f} | {row['tflop']:.3f} "
                 f"| {row['temporary_gib']:.2f} | {all_reduces} | {row['compile_seconds']:.0f} s |",
                 flush=True,

@@ -10,7 +10,7 @@ import pytest
 
 from an_jax.benchmark import tpu_compiler
 from an_jax.training.config import default_config
-from benchmarks import peers, tpu_bytes
+from benchmarks import draw_traffic, peers, tpu_bytes
 
 
 @pytest.fixture
@@ -62,8 +62,14 @@ def test_table_of_bytes(monkeypatch, tmp_path, capsys):
     assert tpu_bytes.main() == 0
     (row,) = json.loads(file.read_text())
     assert (row["model"], row["program"], row["batch"]) == ("resnet_20_bn", "eval", 2)
-    assert row["gb_per_image"] > 0
-    assert f"| resnet_20_bn | eval | {row['gb_per_image']:.4f} |" in capsys.readouterr().out
+    moved, least = row["gb_per_image"], row["least_gb_per_image"]
+    assert 0 < least < moved
+    assert f"| resnet_20_bn | eval | {moved:.4f} | {least:.4f} |" in capsys.readouterr().out
+    picture = tmp_path / "traffic.png"
+    monkeypatch.setattr(sys, "argv", ["draw_traffic.py", str(file), str(picture)])
+    assert draw_traffic.main() == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(sys, "argv", ["tpu_bytes.py", *arguments])
     assert tpu_bytes.main() == 0  # replaces the file
     file.write_text("thesis")
     assert tpu_bytes.main() == 1
