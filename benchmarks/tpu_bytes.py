@@ -20,8 +20,8 @@ from etils import epath
 
 from an_jax.benchmark import tpu_compiler
 from an_jax.benchmark.chips import GIB
+from an_jax.benchmark.collectives import Exchange, count_collectives
 from an_jax.benchmark.hbm_traffic import hbm_bytes
-from an_jax.benchmark.plan import count_collectives
 from an_jax.errors import exit_status
 from an_jax.files import absolute, check_destination, write_atomically
 from an_jax.training.config import default_config
@@ -66,7 +66,7 @@ def measure(model: str, program: str, batch: int, num_chips: int) -> dict[str, A
         "least_gb_per_image": None if is_peer else floor.least_gb(model, program, [batch])[0],
         "tflop": cost["flops"] / 1e12,
         "temporary_gib": memory.temp_size_in_bytes / GIB,
-        "collectives": count_collectives(hlo),
+        "all_reduces": count_collectives(hlo).get("all-reduce", Exchange()).count,
         "compile_seconds": seconds,
     }
 
@@ -102,13 +102,13 @@ def run(args: argparse.Namespace) -> None:
         for model in args.models:
             row = measure(model, program, args.batch, args.num_chips)
             rows.append(row)
-            all_reduces = row["collectives"].get("all-reduce", {"count": 0})["count"]
             least = row["least_gb_per_image"]
             print(
                 f"| {model} | {program} | {row['gb_per_image']:.4f} "
                 f"| {f'{least:.4f}' if least else ''} "
                 f"| {row['gb_accessed_per_image']:.4f} | {row['tflop']:.3f} "
-                f"| {row['temporary_gib']:.2f} | {all_reduces} | {row['compile_seconds']:.0f} s |",
+                f"| {row['temporary_gib']:.2f} | {row['all_reduces']} "
+                f"| {row['compile_seconds']:.0f} s |",
                 flush=True,
             )
             if args.json:

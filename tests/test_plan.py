@@ -3,6 +3,7 @@
 The TPU compiler itself is not tested: it takes minutes, and libtpu has 200 MB.
 """
 
+import dataclasses
 import importlib.util
 import json
 import types
@@ -18,7 +19,8 @@ import benchmark
 from an_jax import parallel
 from an_jax.benchmark import plan
 from an_jax.benchmark.chips import GIB
-from an_jax.benchmark.plan import Plan, StepCost, count_collectives, describe, make_plan
+from an_jax.benchmark.collectives import Exchange, count_collectives, exposed_seconds
+from an_jax.benchmark.plan import Plan, StepCost, describe, make_plan
 from an_jax.errors import InputError
 from configs import imagenet
 
@@ -38,29 +40,44 @@ def test_collectives_of_a_compiled_program():
     shared = jax.jit(jax.shard_map(exchange, mesh=mesh, in_specs=P(parallel.AXES), out_specs=P()))
     text = shared.lower(jnp.ones((16, 5))).compile().as_text()
     collectives = count_collectives(text)
-    assert collectives["all-gather"] == {"count": 1, "bytes": 16 * 5 * 4}
-    assert collectives["all-reduce"]["bytes"] >= 4 * (1000 + 24 + 1)
+    gathered = 16 * 5 * 4
+    assert collectives["all-gather"] == Exchange(1, gathered, 1, gathered)
+    assert collectives["all-reduce"].num_bytes >= 4 * (1000 + 24 + 1)
 
 
 def test_collectives_as_tpu_programs_write_them():
+    """The chip waits for the synchronous all-reduce, and for the gather without work beside it."""
     hlo = """
       %ar = (f32[64]{0:T(128)}, f32[3,3,8]{2,1,0}) all-reduce(%a, %b), channel_id=1
       %s = bf16[256,2]{1,0} all-reduce-start(%c), channel_id=2
+      %f = (f32[8]{0}, f32[8]{0:S(1)}) fusion(%ar), kind=kLoop, calls=%computation
       %d = bf16[256,2]{1,0} all-reduce-done(%s)
       %g = (f32[8]{0}, f32[64]{0}) all-gather-start(%e), channel_id=3
+      %t = f32[8]{0} get-tuple-element(%f), index=0
       %h = f32[64]{0} all-gather-done(%g)
       ROOT %x = f32[] add(%y, %z), metadata={op_name="all-reduce(no)"}
     """
+    reduced = 4 * (64 + 72)
     assert count_collectives(hlo) == {
-        "all-gather": {"count": 1, "bytes": 4 * 64},
-        "all-reduce": {"count": 2, "bytes": 4 * (64 + 72) + 2 * 512},
+        "all-gather": Exchange(1, 4 * 64, 1, 4 * 64),
+        "all-reduce": Exchange(2, reduced + 2 * 512, 1, reduced),
     }
+
+
+def test_waiting_for_other_chips():
+    """A v5e sends and receives 400 GB/s together: 100 MB of an all-reduce take 1 ms at least."""
+    exchange = {"all-reduce": Exchange(9, 300_000_000, 2, 100_000_000)}
+    assert exposed_seconds(exchange, PLAN.chip) == pytest.approx(1e-3)
+    text = describe(dataclasses.replace(PLAN, collectives=exchange))
+    assert "at least 101.0 ms a step" in text
+    assert "1.0 ms of it wait for other chips" in text
+    assert "all-reduce: 9 of 300.0 MB together; the chip waits for 2 of 100.0 MB" in text
 
 
 def test_roofline_is_the_longer_of_computing_and_moving_data():
     """On a v5e, 1.97 TFLOP take 10 ms; 81.9 GB take 100 ms."""
     assert COST.roofline_seconds(PLAN.chip) == pytest.approx(0.1)
-    assert "at least 100.0 ms a step, at most 1280 img/s a chip" in describe(PLAN)
+    assert "at least 100.0 ms a step, at most 1280 img/s a chip; 0.0 ms" in describe(PLAN)
     assert "fits: 4.00 of 16 GiB of memory a chip (25 %)" in describe(PLAN)
 
 
@@ -169,5 +186,6 @@ def test_the_command_writes_json(monkeypatch, tmp_path, capsys):
         "flops_per_step_per_chip": 1.97e12,
         "bytes_per_step_per_chip": 8.19e10,
         "collectives": {},
+        "exposed_seconds": 0.0,
         "compile_seconds": 60.0,
     }

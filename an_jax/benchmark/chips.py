@@ -7,21 +7,26 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One chip of a TPU generation: memory (bytes), bandwidth (bytes/s), peak bfloat16 FLOP/s.
+    """One chip of a TPU generation. The figures are those of the Cloud TPU documentation.
 
-    The figures are those of the Cloud TPU documentation.
+    Attributes:
+        hbm: memory, bytes.
+        bandwidth: of the memory, bytes/s.
+        flops: peak bfloat16 FLOP/s.
+        interconnect: bandwidth to other chips, both directions together, bytes/s.
     """
 
     hbm: float
     bandwidth: float
     flops: float
+    interconnect: float
 
 
 TPUS = {
-    "v4": Chip(32 * GIB, 1228e9, 275e12),
-    "v5e": Chip(16 * GIB, 819e9, 197e12),
-    "v5p": Chip(95 * GIB, 2765e9, 459e12),
-    "v6e": Chip(32 * GIB, 1640e9, 918e12),
+    "v4": Chip(32 * GIB, 1228e9, 275e12, 600e9),
+    "v5e": Chip(16 * GIB, 819e9, 197e12, 400e9),
+    "v5p": Chip(95 * GIB, 2765e9, 459e12, 1200e9),
+    "v6e": Chip(32 * GIB, 1640e9, 918e12, 800e9),
 }
 
 # Peak dense bfloat16 FLOP/s by `device_kind`, JAX's name of a chip.

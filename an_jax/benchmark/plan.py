@@ -1,16 +1,20 @@
 """Estimates of a training step on a TPU, from the TPU compiler; no TPU is needed."""
 
 import dataclasses
-import math
 import re
 import time
-from collections import Counter
 from typing import Any
 
 import jax
 import ml_collections
 
 from an_jax.benchmark.chips import GIB, TPUS, Chip
+from an_jax.benchmark.collectives import (
+    Exchange,
+    count_collectives,
+    describe_collectives,
+    exposed_seconds,
+)
 from an_jax.benchmark.hbm_traffic import hbm_bytes
 from an_jax.benchmark.tpu_compiler import lower_step, tpu_devices
 from an_jax.training.norm_groups import make_norm_groups
@@ -33,10 +37,7 @@ class StepCost:
     bytes_moved: float
 
     def roofline_seconds(self, chip: Chip) -> float:
-        """Returns the least time of a step: the longer of computing and of moving data.
-
-        Exchange between chips is not included.
-        """
+        """Returns the least time of a step's work: the longer of computing and of moving data."""
         return max(self.flops / chip.flops, self.bytes_moved / chip.bandwidth)
 
 
@@ -52,7 +53,7 @@ class Plan:
         num_steps: updates of the whole recipe; None if the number of training images is unknown.
         hbm_bytes_per_chip: memory that the step needs on a chip, by the compiler's count.
         cost: None if the step does not fit: the compiler then reports only the memory it needs.
-        collectives: kind -> {"count", "bytes"} exchanged with other chips.
+        collectives: what the chips exchange, by kind.
         compile_seconds: time to compile on this machine.
     """
 
@@ -63,7 +64,7 @@ class Plan:
     num_steps: int | None
     hbm_bytes_per_chip: int
     cost: StepCost | None
-    collectives: dict[str, dict[str, int]]
+    collectives: dict[str, Exchange]
     compile_seconds: float
 
     @property
@@ -86,7 +87,10 @@ class Plan:
             "temporary_bytes": cost and cost.temporary_bytes,
             "flops_per_step_per_chip": cost and cost.flops,
             "bytes_per_step_per_chip": cost and cost.bytes_moved,
-            "collectives": self.collectives,
+            "collectives": {
+                kind: dataclasses.asdict(exchange) for kind, exchange in self.collectives.items()
+            },
+            "exposed_seconds": exposed_seconds(self.collectives, self.chip),
             "compile_seconds": self.compile_seconds,
         }
 
@@ -150,29 +154,6 @@ def _needed_bytes(error: str) -> int | None:
     return int(float(match[1]) * {"M": 2**20, "G": GIB}[match[2]]) if match else None
 
 
-_KINDS = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
-_COLLECTIVE = re.compile(rf"= (\(.*?\)|\S+) ({_KINDS})(-start)?\(")
-_ARRAY = re.compile(r"\b([a-z]+)(\d+)\[([\d,]*)\]")
-
-
-def count_collectives(hlo: str) -> dict[str, dict[str, int]]:
-    """Counts the collectives in the text of a compiled program.
-
-    Returns:
-        kind -> {"count", "bytes"}, where "bytes" is the size of their results on one device.
-    """
-    count: Counter[str] = Counter()
-    size: Counter[str] = Counter()
-    for result, kind, start in _COLLECTIVE.findall(hlo):
-        arrays = _ARRAY.findall(result)
-        if start and kind != "all-reduce":
-            arrays = arrays[len(arrays) // 2 :]  # the first half are the operands
-        count[kind] += 1
-        for _, bits, shape in arrays:
-            size[kind] += int(bits) // 8 * math.prod(int(n) for n in shape.split(",") if n)
-    return {kind: {"count": count[kind], "bytes": size[kind]} for kind in sorted(count)}
-
-
 def describe(plan: Plan) -> str:
     """Returns the plan as text."""
     hbm, chip = plan.hbm_bytes_per_chip, plan.chip
@@ -192,19 +173,17 @@ def describe(plan: Plan) -> str:
 
 
 def _describe_step(plan: Plan, cost: StepCost) -> list[str]:
-    seconds = cost.roofline_seconds(plan.chip)
-    exchanged = [
-        f"  {kind}: {total['count']} of {total['bytes'] / 1e6:.1f} MB together"
-        for kind, total in plan.collectives.items()
-    ]
+    exposed = exposed_seconds(plan.collectives, plan.chip)
+    seconds = cost.roofline_seconds(plan.chip) + exposed
     return [
         f"  state and batch {cost.argument_bytes / GIB:.2f} GiB, "
         f"temporaries {cost.temporary_bytes / GIB:.2f} GiB",
         f"a step: {cost.flops / 1e12:.3f} TFLOP, {cost.bytes_moved / 1e9:.2f} GB moved a chip",
         f"roofline: at least {1000 * seconds:.1f} ms a step, at most "
-        f"{plan.batch_per_chip / seconds:.0f} img/s a chip, without exchange between chips",
+        f"{plan.batch_per_chip / seconds:.0f} img/s a chip; {1000 * exposed:.1f} ms of it wait for "
+        "other chips",
         *_describe_recipe(plan, seconds),
-        *exchanged,
+        *describe_collectives(plan.collectives),
     ]
 
 
