@@ -194,7 +194,7 @@ def _describe_recipe(plan: Plan, seconds: float) -> list[str]:
     hours = plan.num_steps * seconds / 3600
     rate = plan.num_chips * plan.batch_per_chip / plan.num_hosts / seconds
     return [
-        f"the recipe: {plan.num_steps} steps in at least {hours:.2f} hours, "
-        f"{hours * plan.num_chips:.1f} chip-hours; at that rate each host "
+        f"the recipe: {plan.num_steps} steps in at least {hours:.3g} hours, "
+        f"{hours * plan.num_chips:.3g} chip-hours; at that rate each host "
         f"({plan.num_hosts} of them) reads {rate:.0f} img/s"
     ]
