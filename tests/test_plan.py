@@ -6,6 +6,7 @@ The TPU compiler itself is not tested: it takes minutes, and libtpu has 200 MB.
 import dataclasses
 import importlib.util
 import json
+import resource
 import types
 
 import jax
@@ -147,6 +148,13 @@ def test_a_missing_compiler_is_reported(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"not installed: pip install libtpu==0\.0\.42"):
         make_plan(imagenet.get_config(), "v5e:4x4")
+
+
+def test_the_compiler_needs_a_large_stack_for_v6e(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (8 * 2**20, resource.RLIM_INFINITY))
+    with pytest.raises(InputError, match="for v6e: run `ulimit -s unlimited` first"):
+        make_plan(imagenet.get_config(), "v6e:4x4")
 
 
 @pytest.mark.parametrize("topology", ["v1:2x2", "4x4", ""])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import resource
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def tpu_devices(topology: str) -> list[jax.Device]:
     """Returns the devices of a topology, to compile for; no TPU is needed.
 
     Raises:
-        InputError: libtpu is not installed, or there is no such topology.
+        InputError: libtpu is not installed, there is no such topology, or the stack is too small.
     """
     generation, _, shape = topology.partition(":")
     if generation not in TPUS:
@@ -48,6 +49,12 @@ def tpu_devices(topology: str) -> list[jax.Device]:
             "the TPU compiler is not installed: pip install libtpu==0.0.42 (Linux on x86-64), "
             "best in a separate environment"
         )
+    if (
+        generation == "v6e"
+        and resource.getrlimit(resource.RLIMIT_STACK)[0] != resource.RLIM_INFINITY
+    ):
+        # Its recursion overflows the stacks of its threads, whose size is that limit.
+        raise InputError("the TPU compiler crashes for v6e: run `ulimit -s unlimited` first")
     try:
         # The two cores of a v4 chip form one device only with this option.
         options: dict[str, Any] = {"chip_config_name": "megacore"} if generation == "v4" else {}
