@@ -17,9 +17,6 @@ from an_jax.nn.pooling import max_pool
 # images, height, width, channels in and out, kernel, stride, padding, groups
 CASES = [
     (2, 9, 8, 3, 4, 3, 1, 1, 1),
-    (32, 56, 7, 3, 4, 3, 2, 1, 1),  # several blocks of images
-    (16, 33, 66, 3, 4, 3, 1, 1, 1),  # several blocks of rows
-    (7, 9, 8, 3, 4, 3, 1, 1, 1),
     (3, 8, 9, 3, 4, 7, 2, 3, 1),
     (2, 9, 8, 6, 5, 1, 1, 0, 1),
     (2, 9, 8, 6, 5, 1, 2, 0, 1),
@@ -32,7 +29,7 @@ CASES = [
 ]
 
 KINDS = pytest.mark.parametrize(
-    "case", [CASES[0], CASES[5], CASES[8]], ids=["3x3", "1x1", "depthwise"]
+    "case", [CASES[0], CASES[2], CASES[5]], ids=["3x3", "1x1", "depthwise"]
 )
 
 

@@ -1,8 +1,8 @@
 """2-D convolution: one operation on accelerators, and on CPUs the form that XLA computes fastest.
 
-XLA's CPU convolutions are slow for 1x1 kernels, for depthwise kernels and in gradients with respect
-to the kernel. The forms of cpu_convolution give the same numbers up to rounding (docs/benchmarks.md
-has the times). On TPUs matrix products would move more bytes, so the platform selects the form.
+XLA's CPU convolutions are slow for 1x1 and for depthwise kernels. The forms of cpu_convolution give
+the same numbers up to rounding (docs/benchmarks.md has the times). On TPUs matrix products would
+move more bytes, so the platform selects the form.
 
 The scalar product of y with the convolution of x and a kernel is linear in each of the three. One
 primitive computes the gradient with respect to any of them from the other two. Its derivatives are
@@ -80,31 +80,17 @@ def _native(a: jax.Array, b: jax.Array, result: str, geometry: Geometry) -> jax.
 
 
 def _on_cpu(a: jax.Array, b: jax.Array, result: str, geometry: Geometry) -> jax.Array:
-    match _kind(geometry), result:
-        case "pointwise", _:
-            return _apply_or_transpose(cpu_convolution.pointwise, a, b, result, geometry)
-        case "depthwise", "y":
-            return cpu_convolution.depthwise(a, b, geometry.window)
-        case "depthwise", "x":
-            return cpu_convolution.depthwise_input_gradient(a, b, geometry.x[1:3], geometry.window)
-        case "depthwise", "kernel":
-            return cpu_convolution.depthwise_kernel_gradient(a, b, geometry.window)
-        case "dense", "kernel":
-            return cpu_convolution.dense_kernel_gradient(a, b, geometry.window)
-    return _native(a, b, result, geometry)
-
-
-def _kind(geometry: Geometry) -> str:
-    """Returns what decides between the forms for CPUs."""
-    num_images, kernel = geometry.x[0], geometry.kernel
-    if num_images == 0:
-        return "other"
-    if geometry.groups > 1:
-        return "depthwise" if kernel[2:] == (1, geometry.groups) else "other"
-    if kernel[:2] == (1, 1) and geometry.window.padding == 0:
-        return "pointwise"
-    # The blocks of the dense gradient need a number of images, not an exported program's symbol.
-    return "dense" if isinstance(num_images, int) else "other"
+    kernel, window, groups = geometry.kernel, geometry.window, geometry.groups
+    if groups == 1 and kernel[:2] == (1, 1) and window.padding == 0:
+        return _apply_or_transpose(cpu_convolution.pointwise, a, b, result, geometry)
+    if groups == 1 or kernel[2:] != (1, groups):
+        return _native(a, b, result, geometry)
+    match result:
+        case "y":
+            return cpu_convolution.depthwise(a, b, window)
+        case "x":
+            return cpu_convolution.depthwise_input_gradient(a, b, geometry.x[1:3], window)
+    return cpu_convolution.depthwise_kernel_gradient(a, b, window)
 
 
 def _apply_or_transpose(
