@@ -20,7 +20,7 @@ from an_jax.benchmark.processes import run_in_process
 from an_jax.benchmark.timing import WARM_UP_STEPS, Times
 from an_jax.checkpoint import ModelCard
 from an_jax.errors import InputError
-from benchmarks import reduced_decoding
+from benchmarks import reduced_decoding, tfds_records
 from tests import pictures
 
 NAME = "resnet_20_an_bn1"
@@ -274,3 +274,13 @@ def test_crops_at_reduced_scale(tmp_path):
     assert sorted(set(divisor[:, 0])) == [1, 2]
     assert difference[divisor[:, 0] == 1].max() == 0
     assert 0 < difference[divisor[:, 0] == 2].min() < difference.max() < 4
+
+
+def test_the_same_images_as_files_and_as_records(tmp_path):
+    sources = tfds_records.make_sources(tmp_path, 16)
+    files, records = (
+        {example["filename"]: example["image"] for example in s.read(range(16)).as_numpy_iterator()}
+        for s in sources
+    )
+    assert len(files) == 16
+    assert records == files
