@@ -15,11 +15,12 @@ from tensorflow.python.data.ops.iterator_ops import OwnedIterator
 import benchmark
 from an_jax.benchmark import evaluation, machine, programs, startup, timing
 from an_jax.benchmark.input import by_pillow, pipelines
-from an_jax.benchmark.input.photographs import find_photographs
+from an_jax.benchmark.input.photographs import find_photographs, write_photographs
 from an_jax.benchmark.processes import run_in_process
 from an_jax.benchmark.timing import WARM_UP_STEPS, Times
 from an_jax.checkpoint import ModelCard
 from an_jax.errors import InputError
+from benchmarks import reduced_decoding, tfds_records
 from tests import pictures
 
 NAME = "resnet_20_an_bn1"
@@ -259,3 +260,27 @@ def test_a_first_run_compiles_what_the_next_uses(monkeypatch, tmp_path):
         compiled.append({file.name for file in (tmp_path / "compilation_cache").glob("*-cache")})
     assert any("_eval_step" in name for name in compiled[0])
     assert compiled[0] == compiled[1]
+
+
+def test_crops_at_reduced_scale(tmp_path):
+    """No crop of ImageNet's usual size has one. Where crops do, the pixels are similar."""
+    assert reduced_decoding.find_divisors((500, 375)).max() == 1
+    files = write_photographs(tmp_path, (640, 480))
+    ((full, divisor),), ((reduced, _),) = (
+        reduced_decoding.crop_batches(files, 1, is_reduced=is_reduced).as_numpy_iterator()
+        for is_reduced in (False, True)
+    )
+    difference = np.abs(np.int32(full) - reduced).mean((1, 2, 3))
+    assert sorted(set(divisor[:, 0])) == [1, 2]
+    assert difference[divisor[:, 0] == 1].max() == 0
+    assert 0 < difference[divisor[:, 0] == 2].min() < difference.max() < 4
+
+
+def test_the_same_images_as_files_and_as_records(tmp_path):
+    sources = tfds_records.make_sources(tmp_path, 16)
+    files, records = (
+        {example["filename"]: example["image"] for example in s.read(range(16)).as_numpy_iterator()}
+        for s in sources
+    )
+    assert len(files) == 16
+    assert records == files

@@ -132,29 +132,26 @@ class TfdsSplit:
         not_empty = indices or range(1)  # tfds refuses an empty range
         return self._read(not_empty, in_order).take(len(indices))
 
-    def read_shuffled(self, indices: range, seed: int) -> tf.data.Dataset:
-        """Returns the examples of a contiguous range, in an order that depends on the seed only.
-
-        Records cannot be read by position. Instead, files are shuffled and read sixteen at a time,
-        and their examples are shuffled within a window.
-        """
-        import tensorflow_datasets as tfds
-
-        config = tfds.ReadConfig(
-            shuffle_seed=seed, shuffle_reshuffle_each_iteration=False, try_autocache=False
-        )
-        dataset = self._read(indices, config, shuffle_files=True)
-        return dataset.shuffle(SHUFFLE_WINDOW, seed=seed, reshuffle_each_iteration=False)
-
     def read_epoch(
         self, rng: np.random.Generator, rows: np.ndarray, share: slice, steps: range
     ) -> tf.data.Dataset:
         """Reads this process's rows of an epoch's batches, as `ImageList.read_epoch` does.
 
-        Each process has a fixed part of the examples. Those of earlier steps are read and dropped.
+        Records cannot be read by position. Instead, files are shuffled and read sixteen at a time,
+        and their examples are shuffled within a window. Each process has a fixed part of the
+        examples. Those of earlier steps are read and dropped.
         """
+        import tensorflow_datasets as tfds
+
         first, last = (len(self) * row // len(rows) for row in (share.start, share.stop))
-        examples = self.read_shuffled(range(first, last), int(rng.integers(2**31))).repeat()
+        seed = int(rng.integers(2**31))
+        config = tfds.ReadConfig(
+            shuffle_seed=seed, shuffle_reshuffle_each_iteration=False, try_autocache=False
+        )
+        by_file = self._read(range(first, last), config, shuffle_files=True)
+        shuffled = by_file.shuffle(SHUFFLE_WINDOW, seed=seed, reshuffle_each_iteration=False)
+        # Repeating `shuffled` would read a whole window to fill up the last batch.
+        examples = shuffled.concatenate(by_file.repeat())
         b = share.stop - share.start
         return examples.skip(steps.start * b).take(len(steps) * b)
 

@@ -84,7 +84,7 @@ def train_batches(
 ) -> Iterator[TrainBatch]:
     """Yields the batches of an epoch, or of its rest, as a function of (seed, epoch, step).
 
-    An epoch contains each image once; the beginning of its order fills up the last batch. Another
+    An epoch contains each image once, and some a second time to fill up the last batch. Another
     image of the batch replaces one that cannot be decoded.
 
     Args:

@@ -27,6 +27,19 @@ def find_photographs(folder: str | None, scratch: Path) -> list[Path]:
         if not files:
             raise InputError(f"{folder}: no JPEGs (*.jpg, *.jpeg)")
         return files
+    return write_photographs(scratch, SIZE)
+
+
+def write_photographs(directory: Path, size: tuple[int, int]) -> list[Path]:
+    """Writes scikit-learn's two photographs as JPEGs of several qualities.
+
+    Args:
+        directory: where they are written.
+        size: width and height.
+
+    Raises:
+        InputError: scikit-learn is not installed.
+    """
     try:
         from sklearn.datasets import load_sample_images
     except ImportError:
@@ -34,7 +47,7 @@ def find_photographs(folder: str | None, scratch: Path) -> list[Path]:
             "the photographs need scikit-learn: pip install -e '.[demo]', or pass --images=FOLDER"
         ) from None
     for number, photograph in enumerate(load_sample_images().images):
-        image = Image.fromarray(photograph).resize(SIZE, Image.Resampling.LANCZOS)
+        image = Image.fromarray(photograph).resize(size, Image.Resampling.LANCZOS)
         for quality in QUALITIES:
-            image.save(scratch / f"{number}_{quality}.jpg", quality=quality)
-    return sorted(scratch.glob("*.jpg"))
+            image.save(directory / f"{number}_{quality}.jpg", quality=quality)
+    return sorted(directory.glob("*.jpg"))

@@ -19,7 +19,7 @@ from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
 if TYPE_CHECKING:  # TensorFlow is imported only by the processes that measure
-    from an_jax.data.sources import ImageList
+    from an_jax.data.sources import ImageList, TfdsSplit
     from an_jax.data.train_pipeline import TrainBatch
 
 PREPROCESSING = Preprocessing(224, 0.875, "bilinear")
@@ -134,10 +134,15 @@ def evaluation_batches(
 
 def training_batches(files: Sequence[Path], n: int) -> Iterator["TrainBatch"]:
     """Returns the training pipeline: n batches, cycling over the files."""
+    return training_epoch(image_list(files, n * BATCH_SIZE))
+
+
+def training_epoch(source: "ImageList | TfdsSplit") -> Iterator["TrainBatch"]:
+    """Returns the training pipeline: an epoch of a source."""
     from an_jax.data.train_pipeline import Augmentation, train_batches
 
     return train_batches(
-        image_list(files, n * BATCH_SIZE),
+        source,
         np.arange(BATCH_SIZE),
         slice(0, BATCH_SIZE),
         PREPROCESSING,
