@@ -115,16 +115,21 @@ def test_functions_run_on_the_given_cores():
 
 
 def test_pipelines_are_measured_on_more_and_more_cores(monkeypatch, given, capsys):
-    def run(function, files, with_pillow, repeats, seconds, *, cores):
+    def run(function, pipeline, files, with_pillow, repeats, seconds, *, cores):
         assert function is pipelines._time_batches
-        names = ["evaluation", "training"]
-        names += [f"{name}, Pillow" for name in names if with_pillow]
+        measured.append(pipeline)
+        names = ["ours", "Pillow"] if with_pillow else ["ours"]
         return dict.fromkeys(names, Times((1.0 * len(cores),) * repeats))
+
+    measured = []
 
     monkeypatch.setattr(pipelines, "run_in_process", run)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     with given(mode="data", repeats=2):
-        rows = [row for row, _ in benchmark.run_data()]
+        rows = []
+        for row, _ in benchmark.run_data():
+            rows.append(row)
+            assert measured == [row["pipeline"] for row in rows]  # printed as they come
         benchmark.run()
     assert [row["cores"] for row in rows] == [1, 1, 2, 2, 3, 3]
     for row in rows:
@@ -146,10 +151,11 @@ def run_once(programs, *, repeats, seconds):
     return dict.fromkeys(programs, Times((0.25, 0.25, 0.25)))
 
 
-def test_input_pipelines_beside_pillow(monkeypatch, folder):
+@pytest.mark.parametrize("pipeline", ["evaluation", "training"])
+def test_input_pipelines_beside_pillow(monkeypatch, folder, pipeline):
     monkeypatch.setattr(pipelines, "measure_started", run_once)
-    times = pipelines._time_batches(sorted(folder.iterdir()), True, 1, 0.0)
-    assert list(times) == ["evaluation", "training", "evaluation, Pillow", "training, Pillow"]
+    times = pipelines._time_batches(pipeline, sorted(folder.iterdir()), True, 1, 0.0)
+    assert list(times) == ["ours", "Pillow"]
 
 
 def test_systems_without_core_affinity_are_refused(monkeypatch):
