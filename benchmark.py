@@ -208,7 +208,7 @@ def run_evaluate() -> Iterator[Result]:
 
     for name in model_names():
         figures = measure_evaluation(
-            name, FLAGS.images, batch_size(), FLAGS.dtype, repeats(), FLAGS.seconds
+            name, FLAGS.images, batch_size(), FLAGS.dtype, repeats(), FLAGS.seconds, warn
         )
         yield figures, describe(figures)
 

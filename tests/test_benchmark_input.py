@@ -171,7 +171,7 @@ def test_photographs(tmp_path):
     assert len(find_photographs(str(tmp_path), tmp_path)) == 6
 
 
-def test_evaluation_beside_its_parts(unset, monkeypatch, given):
+def test_evaluation_beside_its_parts(unset, monkeypatch, given, capsys):
     def measure(*arguments, **settings):
         assert jax.config.jax_default_matmul_precision == "highest"  # as in evaluate.py
         return run_once(*arguments, **settings)
@@ -181,6 +181,7 @@ def test_evaluation_beside_its_parts(unset, monkeypatch, given):
     monkeypatch.setattr(evaluation, "measure_started", measure)
     with given(models=[NAME], batch_size=8, dtype="float32"):
         ((figures, line),) = benchmark.run_evaluate()
+    assert capsys.readouterr().err.startswith(f"{NAME}: pipeline 32.0 img/s\n")
     expected = {"model": NAME, "pipeline": 32.0, "inference": 32.0, "evaluation": 32.0}
     assert figures.items() >= (expected | {"share": 1.0, "bound": 0.5}).items()
     assert line == (
