@@ -235,12 +235,14 @@ def test_startup_runs_evaluate_on_one_batch(monkeypatch, stub_evaluate, given):
         path.mkdir()
 
     monkeypatch.setattr(startup, "run_in_process", run_in_process)
+    monkeypatch.setattr(startup, "measure_parts", lambda root: {"tracing": 0.25})
     with given(models=[NAME], repeats=2):
         ((figures, line),) = benchmark.run_startup()
-    assert figures.keys() == {"model", "cold", "warm", "warm_range"}
+    assert figures.keys() == {"model", "cold", "warm", "warm_range", "parts"}
     least, largest = figures["warm_range"]
     assert 0 < least < figures["warm"] < largest
     assert line.startswith(f"{NAME}: a run on one batch takes {figures['cold']:.1f} s, then, ")
+    assert line.endswith("\n  tracing: 0.25 s")
 
 
 def test_a_failing_evaluation_is_reported(tmp_path, stub_evaluate):
@@ -266,3 +268,8 @@ def test_a_first_run_compiles_what_the_next_uses(monkeypatch, tmp_path):
         compiled.append({file.name for file in (tmp_path / "compilation_cache").glob("*-cache")})
     assert any("_eval_step" in name for name in compiled[0])
     assert compiled[0] == compiled[1]
+    parts = startup.measure_parts(tmp_path)
+    expected = ["imports", "opening the data", "reading the weights", "first batch", "tracing"]
+    expected += ["lowering", "compiling or loading", "counting operations", "writing the results"]
+    assert list(parts)[:-1] == expected
+    assert min(parts.values()) > 0
