@@ -88,13 +88,12 @@ def save_random(path: Path, name: str) -> None:
 def measure_parts(root: Path) -> dict[str, float]:
     """Runs evaluate.py once more; returns the seconds of its parts."""
     file = root / "parts.json"
-    runner = ["-m", "an_jax.benchmark.startup_parts", file]
-    total = run(root, "parts", runner)
+    total = run(root, "parts", ("-m", "an_jax.benchmark.startup_parts", str(file)))
     parts = json.loads(file.read_text())
     return parts | {"the rest, with the batch's predictions": total - sum(parts.values())}
 
 
-def run(root: Path, number: int | str, runner: Sequence[str | Path] = ()) -> float:
+def run(root: Path, number: int | str, runner: Sequence[str] = ()) -> float:
     """Runs evaluate.py; returns the seconds it took.
 
     Each run has an output directory of its own, root/out{number}, because evaluate.py would reuse
@@ -108,7 +107,7 @@ def run(root: Path, number: int | str, runner: Sequence[str | Path] = ()) -> flo
     Raises:
         InputError: evaluate.py failed; the message ends with what it printed.
     """
-    command = [sys.executable, *runner, EVALUATE, "--checkpoint", root / "model"]
+    command: list[object] = [sys.executable, *runner, EVALUATE, "--checkpoint", root / "model"]
     command += ["--data_dir", root / "data", "--output_dir", root / f"out{number}"]
     command += ["--batch_size", BATCH_SIZE, "--allow_partial"]
     environment = {key: value for key, value in os.environ.items() if key not in CACHE}

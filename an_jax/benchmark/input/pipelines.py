@@ -84,13 +84,11 @@ def _time_batches(
     pipeline: str, files: Sequence[Path], with_pillow: bool, repeats: int, seconds: float
 ) -> dict[str, Times]:
     """Returns the times of a batch, on the cores of this process."""
-    ours, pillows = {
-        "evaluation": (evaluation_batches, by_pillow.evaluation_batches),
-        "training": (
-            training_batches,
-            functools.partial(by_pillow.training_batches, crop_scale=CROP_SCALE),
-        ),
-    }[pipeline]
+    ours: Callable[..., Iterable] = evaluation_batches
+    pillows: Callable[..., Iterable] = by_pillow.evaluation_batches
+    if pipeline == "training":
+        ours = training_batches
+        pillows = functools.partial(by_pillow.training_batches, crop_scale=CROP_SCALE)
     runs = {"ours": _run_of(functools.partial(ours, files))}
     if with_pillow:
         settings = {"batch_size": BATCH_SIZE, "preprocessing": PREPROCESSING}
