@@ -49,7 +49,12 @@ BEGINNINGS = (
 
 flags.DEFINE_enum("mode", "infer", MODES, "what to measure")
 flags.DEFINE_list("models", ["resnet_50_bn"], "names or patterns, such as 'resnet_50_*'")
-flags.DEFINE_integer("batch_size", None, "images a step (default: 16 on CPUs, else 256)", 1)
+flags.DEFINE_integer(
+    "batch_size",
+    None,
+    "images a step (default: 256; on CPUs 16, or 4 with --mode=evaluate)",
+    1,
+)
 flags.DEFINE_integer("image_size", None, "side of the images (default: each model's own)", 1)
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "compute dtype")
 flags.DEFINE_enum("against", None, ["torch"], "measure PyTorch too, in turns")
@@ -57,8 +62,16 @@ flags.DEFINE_bool(
     "torch_compile", False, "measure torch.compile too; the ratio is to the faster one"
 )
 flags.DEFINE_string("images", None, "folder of JPEGs (default: scikit-learn's photographs)")
-flags.DEFINE_integer("repeats", 7, "number of turns; the median counts", 1)
-flags.DEFINE_float("seconds", 1.0, "approximate length of a turn", 0.0)
+flags.DEFINE_integer(
+    "repeats",
+    None,
+    "number of turns; the median counts (default: 7 with --mode=infer and train, which vary most, "
+    "else 3)",
+    1,
+)
+flags.DEFINE_float(
+    "seconds", 1.0, "approximate length of a turn; longer turns vary less from each other", 0.0
+)
 flags.DEFINE_string("json", None, "file for all figures")
 flags.DEFINE_string("csv", None, "file for throughput with timm's columns")
 flags.DEFINE_string("profile", None, "folder for profiles of some steps")
@@ -162,7 +175,7 @@ def run_throughput() -> Iterator[Result]:
         dtype=FLAGS.dtype,
         against_torch=FLAGS.against == "torch",
         torch_compile=FLAGS.torch_compile,
-        repeats=FLAGS.repeats,
+        repeats=repeats(),
         seconds=FLAGS.seconds,
         profile=FLAGS.profile and str(absolute(FLAGS.profile)),
     )
@@ -185,7 +198,7 @@ def run_data() -> Iterator[Result]:
     """The input pipelines, against Pillow."""
     from an_jax.benchmark.input.pipelines import describe, measure_pipelines
 
-    for row in measure_pipelines(FLAGS.images, FLAGS.repeats, FLAGS.seconds):
+    for row in measure_pipelines(FLAGS.images, repeats(), FLAGS.seconds):
         yield row, describe(row)
 
 
@@ -195,7 +208,7 @@ def run_evaluate() -> Iterator[Result]:
 
     for name in model_names():
         figures = measure_evaluation(
-            name, FLAGS.images, batch_size(), FLAGS.dtype, FLAGS.repeats, FLAGS.seconds
+            name, FLAGS.images, batch_size(), FLAGS.dtype, repeats(), FLAGS.seconds, warn
         )
         yield figures, describe(figures)
 
@@ -205,7 +218,7 @@ def run_startup() -> Iterator[Result]:
     from an_jax.benchmark.startup import describe, measure_startup
 
     for name in model_names():
-        figures = measure_startup(name, FLAGS.images, FLAGS.repeats)
+        figures = measure_startup(name, FLAGS.images, repeats())
         yield figures, describe(figures)
 
 
@@ -225,7 +238,14 @@ def model_names() -> list[str]:
 
 def batch_size() -> int:
     """Returns --batch_size, or a default for the device."""
-    return FLAGS.batch_size or (16 if jax.default_backend() == "cpu" else 256)
+    if FLAGS.batch_size or jax.default_backend() != "cpu":
+        return FLAGS.batch_size or 256
+    return 4 if FLAGS.mode == "evaluate" else 16
+
+
+def repeats() -> int:
+    """Returns --repeats, or a default for the mode."""
+    return FLAGS.repeats or (7 if FLAGS.mode in ("infer", "train") else 3)
 
 
 def run_plan() -> None:

@@ -170,6 +170,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def start() -> int:
     """Joins the other processes of the job, if there are any, and runs the command."""
+    from an_jax.jax_settings import collect_garbage_rarely
+
+    collect_garbage_rarely()  # before the other imports
     from an_jax.parallel import initialize
 
     args = parse_arguments(None)

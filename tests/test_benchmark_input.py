@@ -116,16 +116,21 @@ def test_functions_run_on_the_given_cores():
 
 
 def test_pipelines_are_measured_on_more_and_more_cores(monkeypatch, given, capsys):
-    def run(function, files, with_pillow, repeats, seconds, *, cores):
+    def run(function, pipeline, files, with_pillow, repeats, seconds, *, cores):
         assert function is pipelines._time_batches
-        names = ["evaluation", "training"]
-        names += [f"{name}, Pillow" for name in names if with_pillow]
+        measured.append(pipeline)
+        names = ["ours", "Pillow"] if with_pillow else ["ours"]
         return dict.fromkeys(names, Times((1.0 * len(cores),) * repeats))
+
+    measured = []
 
     monkeypatch.setattr(pipelines, "run_in_process", run)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     with given(mode="data", repeats=2):
-        rows = [row for row, _ in benchmark.run_data()]
+        rows = []
+        for row, _ in benchmark.run_data():
+            rows.append(row)
+            assert measured == [row["pipeline"] for row in rows]  # printed as they come
         benchmark.run()
     assert [row["cores"] for row in rows] == [1, 1, 2, 2, 3, 3]
     for row in rows:
@@ -147,10 +152,11 @@ def run_once(programs, *, repeats, seconds):
     return dict.fromkeys(programs, Times((0.25, 0.25, 0.25)))
 
 
-def test_input_pipelines_beside_pillow(monkeypatch, folder):
+@pytest.mark.parametrize("pipeline", ["evaluation", "training"])
+def test_input_pipelines_beside_pillow(monkeypatch, folder, pipeline):
     monkeypatch.setattr(pipelines, "measure_started", run_once)
-    times = pipelines._time_batches(sorted(folder.iterdir()), True, 1, 0.0)
-    assert list(times) == ["evaluation", "training", "evaluation, Pillow", "training, Pillow"]
+    times = pipelines._time_batches(pipeline, sorted(folder.iterdir()), True, 1, 0.0)
+    assert list(times) == ["ours", "Pillow"]
 
 
 def test_systems_without_core_affinity_are_refused(monkeypatch):
@@ -166,7 +172,7 @@ def test_photographs(tmp_path):
     assert len(find_photographs(str(tmp_path), tmp_path)) == 6
 
 
-def test_evaluation_beside_its_parts(unset, monkeypatch, given):
+def test_evaluation_beside_its_parts(unset, monkeypatch, given, capsys):
     def measure(*arguments, **settings):
         assert jax.config.jax_default_matmul_precision == "highest"  # as in evaluate.py
         return run_once(*arguments, **settings)
@@ -176,6 +182,7 @@ def test_evaluation_beside_its_parts(unset, monkeypatch, given):
     monkeypatch.setattr(evaluation, "measure_started", measure)
     with given(models=[NAME], batch_size=8, dtype="float32"):
         ((figures, line),) = benchmark.run_evaluate()
+    assert capsys.readouterr().err.startswith(f"{NAME}: pipeline 32.0 img/s\n")
     expected = {"model": NAME, "pipeline": 32.0, "inference": 32.0, "evaluation": 32.0}
     assert figures.items() >= (expected | {"share": 1.0, "bound": 0.5}).items()
     assert line == (
@@ -229,12 +236,14 @@ def test_startup_runs_evaluate_on_one_batch(monkeypatch, stub_evaluate, given):
         path.mkdir()
 
     monkeypatch.setattr(startup, "run_in_process", run_in_process)
+    monkeypatch.setattr(startup, "measure_parts", lambda root: {"tracing": 0.25})
     with given(models=[NAME], repeats=2):
         ((figures, line),) = benchmark.run_startup()
-    assert figures.keys() == {"model", "cold", "warm", "warm_range"}
+    assert figures.keys() == {"model", "cold", "warm", "warm_range", "parts"}
     least, largest = figures["warm_range"]
     assert 0 < least < figures["warm"] < largest
     assert line.startswith(f"{NAME}: a run on one batch takes {figures['cold']:.1f} s, then, ")
+    assert line.endswith("\n  tracing: 0.25 s")
 
 
 def test_a_failing_evaluation_is_reported(tmp_path, stub_evaluate):
@@ -260,6 +269,11 @@ def test_a_first_run_compiles_what_the_next_uses(monkeypatch, tmp_path):
         compiled.append({file.name for file in (tmp_path / "compilation_cache").glob("*-cache")})
     assert any("_eval_step" in name for name in compiled[0])
     assert compiled[0] == compiled[1]
+    parts = startup.measure_parts(tmp_path)
+    expected = ["imports", "opening the data", "reading the weights", "first batch", "tracing"]
+    expected += ["lowering", "compiling or loading", "counting operations", "writing the results"]
+    assert list(parts)[:-1] == expected
+    assert min(parts.values()) > 0
 
 
 def test_crops_at_reduced_scale(tmp_path):

@@ -1,9 +1,30 @@
-"""The JAX settings of the commands, which leave the user's own alone."""
+"""The settings of the commands, which leave the user's own alone."""
+
+import gc
 
 import jax
 import pytest
 
+import evaluate
+from an_jax import jax_settings
 from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
+
+
+def test_evaluate_first_sets_the_garbage_collector(monkeypatch):
+    given = gc.get_threshold()
+    set_rarely = jax_settings.collect_garbage_rarely
+
+    def set_and_stop():
+        set_rarely()
+        raise StopIteration
+
+    monkeypatch.setattr(jax_settings, "collect_garbage_rarely", set_and_stop)
+    try:
+        with pytest.raises(StopIteration):
+            evaluate.start()
+        assert gc.get_threshold() == (50_000, *given[1:])
+    finally:
+        gc.set_threshold(*given)
 
 
 @pytest.mark.parametrize(

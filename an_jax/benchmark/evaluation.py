@@ -1,7 +1,7 @@
 """Throughput of evaluation, compared with that of its pipeline and its model alone."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,17 @@ from an_jax.jax_settings import set_matmul_precision
 
 
 def measure_evaluation(
-    name: str, folder: str | None, batch_size: int, dtype: str, repeats: int, seconds: float
+    name: str,
+    folder: str | None,
+    batch_size: int,
+    dtype: str,
+    repeats: int,
+    seconds: float,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Measures the input pipeline, the model, and both together as evaluate.py runs them.
 
-    They take turns on one device. Their start does not count.
+    The last two take turns on one device. Their start does not count.
 
     Args:
         name: model of the zoo.
@@ -30,6 +36,7 @@ def measure_evaluation(
         batch_size: images a step.
         dtype: compute dtype.
         repeats, seconds: see timing.measure_started.
+        say: prints the first figure, which comes long before the others.
 
     Returns:
         The figures; see `summarize`.
@@ -40,22 +47,25 @@ def measure_evaluation(
     set_matmul_precision(dtype)
     mesh = parallel.make_mesh(devices=jax.devices()[:1])  # where the model alone runs
     preprocessing = zoo.get_architecture(name).preprocessing
-    split = functional.split(zoo.create_model(name, dtype=jnp.dtype(dtype)))
-    evaluate = Evaluator(split.definition, 1000, preprocessing, batch_size, mesh)
-    params, batch_stats = parallel.replicate((split.params, split.batch_stats), mesh)
-    model = programs.inference(name, batch_size, preprocessing.image_size, dtype)
     with tempfile.TemporaryDirectory() as scratch:
         files = find_photographs(folder, Path(scratch))
 
         def pipeline(n: int) -> None:
             exhaust(evaluation_batches(files, n, batch_size, preprocessing))
 
+        times = measure_started({"pipeline": pipeline}, repeats=repeats, seconds=seconds)
+        say(f"{name}: pipeline {batch_size / times['pipeline'].median:.1f} img/s")
+        split = functional.split(zoo.create_model(name, dtype=jnp.dtype(dtype)))
+        evaluate = Evaluator(split.definition, 1000, preprocessing, batch_size, mesh)
+        params, batch_stats = parallel.replicate((split.params, split.batch_stats), mesh)
+        model = programs.inference(name, batch_size, preprocessing.image_size, dtype)
+
         def evaluation(n: int) -> None:
             source = image_list(files, n * batch_size)
             evaluate(params, batch_stats, source, title=name, nested=True)
 
-        runs = {"pipeline": pipeline, "inference": model.run, "evaluation": evaluation}
-        times = measure_started(runs, repeats=repeats, seconds=seconds)
+        runs = {"inference": model.run, "evaluation": evaluation}
+        times |= measure_started(runs, repeats=repeats, seconds=seconds)
     return summarize(name, times, batch_size)
 
 

@@ -1,6 +1,7 @@
 """Time that evaluate.py takes for a single batch, without and with a compilation cache."""
 
 import itertools
+import json
 import os
 import shutil
 import statistics
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
 def measure_startup(name: str, folder: str | None, repeats: int) -> dict[str, Any]:
     """Runs evaluate.py on a single batch, first without compiled programs, then with them.
 
+    A last run tells the parts apart.
+
     The first run may also be the first to read TensorFlow from disk. The calling process must not
     have used a device, because some devices serve one process only.
 
@@ -38,8 +41,8 @@ def measure_startup(name: str, folder: str | None, repeats: int) -> dict[str, An
         repeats: number of runs with compiled programs.
 
     Returns:
-        {"model", "cold", "warm", "warm_range"}: seconds from start to exit of the first run, the
-        median of the later runs, and their least and largest.
+        {"model", "cold", "warm", "warm_range", "parts"}: seconds from start to exit of the first
+        run, the median of the later runs, their least and largest, and {part: seconds}.
 
     Raises:
         InputError: there are no photographs, or evaluate.py failed.
@@ -47,16 +50,19 @@ def measure_startup(name: str, folder: str | None, repeats: int) -> dict[str, An
     with tempfile.TemporaryDirectory() as directory:
         prepare(Path(directory), name, folder)
         cold, *warm = (run(Path(directory), number) for number in range(1 + repeats))
-    median, extremes = statistics.median(warm), (min(warm), max(warm))
-    return {"model": name, "cold": cold, "warm": median, "warm_range": extremes}
+        parts = measure_parts(Path(directory))
+    figures = {"warm": statistics.median(warm), "warm_range": (min(warm), max(warm))}
+    return {"model": name, "cold": cold, **figures, "parts": parts}
 
 
 def describe(figures: Mapping[str, Any]) -> str:
-    """Returns one line that summarizes the figures of one model."""
-    return (
+    """Returns a line that summarizes the figures of one model, and one for each part."""
+    summary = (
         "{model}: a run on one batch takes {cold:.1f} s, then, compiled, {warm:.1f} s "
         "({warm_range[0]:.1f} to {warm_range[1]:.1f})"
     ).format(**figures)
+    parts = (f"  {part}: {seconds:.2f} s" for part, seconds in figures["parts"].items())
+    return "\n".join((summary, *parts))
 
 
 def prepare(root: Path, name: str, folder: str | None) -> None:
@@ -79,16 +85,29 @@ def save_random(path: Path, name: str) -> None:
     save_checkpoint(path, card, split.params, split.batch_stats)
 
 
-def run(root: Path, number: int) -> float:
+def measure_parts(root: Path) -> dict[str, float]:
+    """Runs evaluate.py once more; returns the seconds of its parts."""
+    file = root / "parts.json"
+    total = run(root, "parts", ("-m", "an_jax.benchmark.startup_parts", str(file)))
+    parts = json.loads(file.read_text())
+    return parts | {"the rest, with the batch's predictions": total - sum(parts.values())}
+
+
+def run(root: Path, number: int | str, runner: Sequence[str] = ()) -> float:
     """Runs evaluate.py; returns the seconds it took.
 
     Each run has an output directory of its own, root/out{number}, because evaluate.py would reuse
     predictions of an earlier run.
 
+    Args:
+        root: directory of the checkpoint, the data and the outputs.
+        number: of the run.
+        runner: arguments of Python ahead of the script.
+
     Raises:
         InputError: evaluate.py failed; the message ends with what it printed.
     """
-    command = [sys.executable, EVALUATE, "--checkpoint", root / "model"]
+    command: list[object] = [sys.executable, *runner, EVALUATE, "--checkpoint", root / "model"]
     command += ["--data_dir", root / "data", "--output_dir", root / f"out{number}"]
     command += ["--batch_size", BATCH_SIZE, "--allow_partial"]
     environment = {key: value for key, value in os.environ.items() if key not in CACHE}
@@ -96,6 +115,7 @@ def run(root: Path, number: int) -> float:
     done = subprocess.run(
         [str(part) for part in command],
         env=environment,
+        cwd=EVALUATE.parent,  # where `python -m` finds this package
         capture_output=True,
         text=True,
         check=False,

@@ -1,5 +1,7 @@
 """Batch and group normalization with PyTorch's semantics, computed from per-sample moments."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -68,19 +70,39 @@ class BatchNorm(nnx.Module):
             return self.mean[...], self.var[...]
         assert moments is not None
         count = moments.mean.shape[0] * moments.num_pixels
-        offset, square = jnp.mean(moments.mean, axis=0), jnp.mean(moments.square, axis=0)
         if self.axis_name is not None:
             count *= jax.lax.axis_size(self.axis_name)
-            offset, square = jax.lax.pmean((offset, square), self.axis_name)
         if count < 2:
             raise ValueError("training needs more than one value per channel: use more images")
-        var = variance(offset, square)
-        mean = offset + moments.shift
+        (mean, var), running = _batch_statistics(
+            moments, (self.mean[...], self.var[...]), count, self.axis_name
+        )
         # `self.mean[...] = ` asks a tracer for its sharding, which takes minutes in deep networks.
-        self.mean.set_value((1 - MOMENTUM) * self.mean[...] + MOMENTUM * mean)
-        unbiased = var * (count / (count - 1))
-        self.var.set_value((1 - MOMENTUM) * self.var[...] + MOMENTUM * unbiased)
+        for stored, value in zip((self.mean, self.var), running, strict=True):
+            stored.set_value(value)
         return mean, var
+
+
+@functools.partial(jax.jit, static_argnames=("count", "axis_name"))
+def _batch_statistics(
+    moments: Moments, running: tuple[jax.Array, jax.Array], count: int, axis_name: str | None
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Returns the mean and variance [C] of the batch, and the updated running ones.
+
+    Args:
+        moments: of this device's samples.
+        running: the running mean and variance.
+        count: number of values per channel on all devices.
+        axis_name: the mesh axis of the devices; None for this device alone.
+    """
+    offset, square = jnp.mean(moments.mean, axis=0), jnp.mean(moments.square, axis=0)
+    if axis_name is not None:
+        offset, square = jax.lax.pmean((offset, square), axis_name)
+    mean, var = offset + moments.shift, variance(offset, square)
+    unbiased = var * (count / (count - 1))
+    new_mean = (1 - MOMENTUM) * running[0] + MOMENTUM * mean
+    new_var = (1 - MOMENTUM) * running[1] + MOMENTUM * unbiased
+    return (mean, var), (new_mean, new_var)
 
 
 class GroupNorm(nnx.Module):

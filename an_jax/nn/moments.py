@@ -1,5 +1,6 @@
 """Per-sample moments, from one pass over the activations; all norms use them."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -28,11 +29,16 @@ class Moments(NamedTuple):
 
 def sample_moments(x: jax.Array, shift: jax.Array | float = 0.0) -> Moments:
     """Returns the moments of x [N, ..., C] over all axes between the first and the last."""
+    mean, square = _means(x, shift)
+    return Moments(mean, square, shift, math.prod(x.shape[1:-1]))
+
+
+# JAX traces and lowers a jitted function once for all layers of the same shape.
+@jax.jit
+def _means(x: jax.Array, shift: jax.Array | float) -> tuple[jax.Array, jax.Array]:
     axes = tuple(range(1, x.ndim - 1))
-    num_pixels = math.prod(x.shape[1:-1])
     deviation = x.astype(at_least_float32(x.dtype)) - shift
-    mean = jnp.mean(deviation, axis=axes)
-    return Moments(mean, jnp.mean(jnp.square(deviation), axis=axes), shift, num_pixels)
+    return jnp.mean(deviation, axis=axes), jnp.mean(jnp.square(deviation), axis=axes)
 
 
 def variance(mean: jax.Array, square: jax.Array) -> jax.Array:
@@ -40,6 +46,7 @@ def variance(mean: jax.Array, square: jax.Array) -> jax.Array:
     return jnp.maximum(square - jnp.square(mean), 0.0)
 
 
+@functools.partial(jax.jit, static_argnames=("epsilon", "dtype"))
 def normalize(
     x: jax.Array,
     mean: jax.Array,

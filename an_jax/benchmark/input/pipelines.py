@@ -48,11 +48,17 @@ def measure_pipelines(folder: str | None, repeats: int, seconds: float) -> Itera
     with tempfile.TemporaryDirectory() as scratch:
         files = find_photographs(folder, Path(scratch))
         for count in sorted({*powers_of_two, len(cores)}):
-            # In a new process, because TensorFlow sizes its thread pools once.
-            times = run_in_process(
-                _time_batches, files, count == 1, repeats, seconds, cores=cores[:count]
-            )
             for pipeline in ("evaluation", "training"):
+                # In a new process, because TensorFlow sizes its thread pools once.
+                times = run_in_process(
+                    _time_batches,
+                    pipeline,
+                    files,
+                    count == 1,
+                    repeats,
+                    seconds,
+                    cores=cores[:count],
+                )
                 yield _figures(pipeline, count, times)
 
 
@@ -67,37 +73,26 @@ def describe(row: Mapping[str, Any]) -> str:
 
 def _figures(pipeline: str, cores: int, times: Mapping[str, Times]) -> dict[str, Any]:
     row: dict[str, Any] = {"pipeline": pipeline, "cores": cores}
-    row |= rates("samples_per_sec", times[pipeline], BATCH_SIZE)
-    pillow = times.get(f"{pipeline}, Pillow")
-    if pillow is not None:
-        row |= rates("pillow_samples_per_sec", pillow, BATCH_SIZE)
-        row |= ratio("ratio", times[pipeline], pillow)
+    row |= rates("samples_per_sec", times["ours"], BATCH_SIZE)
+    if "Pillow" in times:
+        row |= rates("pillow_samples_per_sec", times["Pillow"], BATCH_SIZE)
+        row |= ratio("ratio", times["ours"], times["Pillow"])
     return row
 
 
 def _time_batches(
-    files: Sequence[Path], with_pillow: bool, repeats: int, seconds: float
+    pipeline: str, files: Sequence[Path], with_pillow: bool, repeats: int, seconds: float
 ) -> dict[str, Times]:
-    """Returns the times of a batch of each pipeline, on the cores of this process."""
-    pipelines: dict[str, Callable[[int], Iterable]] = {
-        "evaluation": functools.partial(evaluation_batches, files),
-        "training": functools.partial(training_batches, files),
-    }
+    """Returns the times of a batch, on the cores of this process."""
+    ours: Callable[..., Iterable] = evaluation_batches
+    pillows: Callable[..., Iterable] = by_pillow.evaluation_batches
+    if pipeline == "training":
+        ours = training_batches
+        pillows = functools.partial(by_pillow.training_batches, crop_scale=CROP_SCALE)
+    runs = {"ours": _run_of(functools.partial(ours, files))}
     if with_pillow:
-        pipelines["evaluation, Pillow"] = functools.partial(
-            by_pillow.evaluation_batches,
-            files,
-            batch_size=BATCH_SIZE,
-            preprocessing=PREPROCESSING,
-        )
-        pipelines["training, Pillow"] = functools.partial(
-            by_pillow.training_batches,
-            files,
-            batch_size=BATCH_SIZE,
-            preprocessing=PREPROCESSING,
-            crop_scale=CROP_SCALE,
-        )
-    runs = {name: _run_of(make_batches) for name, make_batches in pipelines.items()}
+        settings = {"batch_size": BATCH_SIZE, "preprocessing": PREPROCESSING}
+        runs["Pillow"] = _run_of(functools.partial(pillows, files, **settings))
     return measure_started(runs, repeats=repeats, seconds=seconds)
 
 
