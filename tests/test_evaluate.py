@@ -259,6 +259,19 @@ def test_any_number_of_devices(images, labels, n):
         np.testing.assert_allclose(one.confidence[space], eight.confidence[space], atol=1e-5)
 
 
+def test_steps_that_wait_hold_no_images(images, labels, monkeypatch):
+    steps, delay = [], evaluator._delay
+    monkeypatch.setattr(evaluator, "_delay", lambda *args: [*map(keep, delay(*args))])
+
+    def keep(step):
+        steps.append(step)
+        return step
+
+    names = [f"{i}.JPEG" for i in range(8)]
+    evaluation_on(8)(source=ImageList(names, labels[:8], encoded=images[:8]))
+    assert [step.batch.keys() for step in steps] == [{"label", "filename", "mask"}]
+
+
 def test_cropped_images_are_not_cropped_again(images, labels):
     split = random_split()
     mesh = parallel.make_mesh()

@@ -333,6 +333,15 @@ def test_corrupt_image_is_named(tmp_path, kind, position):
         next(batches)
 
 
+def test_corrupt_image_behind_a_batch_is_named():
+    """It is planned together with the last images of the batch."""
+    images = in_memory(40)
+    encoded = [*images.encoded[:35], SPOILT["text"], *images.encoded[36:]]
+    source = ImageList(images.filenames, images.labels, encoded=encoded)
+    with pytest.raises(InputError, match=r"^35\.png is corrupt or no image"):
+        next(eval_batches(source, range(40), 34, SMALL))
+
+
 def test_truncated_image_is_named(tmp_path):
     """Even if the crop does not include the missing part."""
     (tmp_path / "0.JPEG").write_bytes(encode(noise(400, 100))[:-2000])

@@ -39,8 +39,9 @@ def eval_batches(
     examples = source.read(share).map(_measure, num_parallel_calls=tf.data.AUTOTUNE)
     # Frames are decoded already and differ in size, so they cannot be stacked.
     is_encoded = examples.element_spec["image"].dtype == tf.string
+    planned_at_once = min(batch_size, cropping.PLANNED_AT_ONCE) if is_encoded else 1
     rendered = (
-        examples.batch(batch_size if is_encoded else 1)
+        examples.batch(planned_at_once)
         .map(lambda batch: _plan(batch, resized, size, interpolation), tf.data.AUTOTUNE)
         .unbatch()
         .map(lambda example: _render(example, interpolation), tf.data.AUTOTUNE)
@@ -51,18 +52,19 @@ def eval_batches(
         try:
             batch = next(batches, None)
         except tf.errors.OpError as error:
-            raise _name_unreadable(
-                source, share[num_read : num_read + batch_size], error
-            ) from error
+            # Images that are planned at once may belong to two batches.
+            end = num_read + batch_size + planned_at_once
+            raise _name_unreadable(source, share[num_read:end], error) from error
         if batch is None:
             return
         n = len(batch["label"])
         num_read += n
-        padded = {
-            key: np.concatenate([rows, np.repeat(rows[-1:], batch_size - n, axis=0)])
-            for key, rows in batch.items()
-        }
-        yield {**padded, "mask": np.arange(batch_size) < n}
+        if n < batch_size:
+            batch = {
+                key: np.concatenate([rows, np.repeat(rows[-1:], batch_size - n, axis=0)])
+                for key, rows in batch.items()
+            }
+        yield {**batch, "mask": np.arange(batch_size) < n}
 
 
 def lockstep_batches(

@@ -14,8 +14,6 @@ from an_jax.data.tf_on_cpu import explain, tf, without_autotune
 from an_jax.errors import InputError, file_errors
 from an_jax.zoo import Preprocessing
 
-PLANNED_AT_ONCE = 32  # images; enough to spread the fixed cost of each op
-
 Examples = dict[str, tf.Tensor]
 
 
@@ -175,7 +173,7 @@ def _prepare_step(
     # Only errors of decoding are ignored; those of reading occur before this function.
     rows = tf.data.Dataset.from_tensor_slices((examples, keys, tf.range(b)))
     rows = rows.map(measure, tf.data.AUTOTUNE).ignore_errors()
-    rows = rows.batch(PLANNED_AT_ONCE).map(plan, tf.data.AUTOTUNE).unbatch()
+    rows = rows.batch(cropping.PLANNED_AT_ONCE).map(plan, tf.data.AUTOTUNE).unbatch()
     rows = rows.map(render, tf.data.AUTOTUNE).ignore_errors()
     no_rows = {  # the batch of a step without any image that can be decoded
         "row": tf.zeros([0], tf.int32),

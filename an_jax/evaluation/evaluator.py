@@ -42,7 +42,7 @@ class DispatchedStep(NamedTuple):
     """A dispatched step: its counts and, for every image and label space, what Predictions hold.
 
     Attributes:
-        batch: this process's images.
+        batch: names, labels and mask of this process's images, without the images.
         error: why this process cannot read further images.
     """
 
@@ -174,7 +174,9 @@ class Evaluator:
             failed = np.full(len(batch["mask"]), error is not None)
             arrays = (batch["image"], batch["label"], batch["mask"], failed)
             arrays = parallel.shard_batch(arrays, self._mesh)
-            yield DispatchedStep(batch, error, *self._step(params, batch_stats, *arrays))
+            results = self._step(params, batch_stats, *arrays)
+            batch = {key: rows for key, rows in batch.items() if key != "image"}
+            yield DispatchedStep(batch, error, *results)
 
 
 def _delay(items: Iterable[T], count: int) -> Iterator[T]:

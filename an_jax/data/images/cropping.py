@@ -2,7 +2,7 @@
 
 Pillow resizes in two passes and rounds to uint8 after each. The horizontal pass comes first, as in
 Pillow up to version 12, which the published numbers were made with. The filters of both passes
-depend on an image's size only, so they are planned for a whole batch at once: each TensorFlow op
+depend on an image's size only, so they are planned for many images at once: each TensorFlow op
 costs microseconds, however small its inputs.
 """
 
@@ -11,6 +11,8 @@ from typing import NamedTuple
 from an_jax.data.images.decoding import add_margin, decode_part, slice_part
 from an_jax.data.images.filters import Filter, apply_filter, resizing_filter
 from an_jax.data.tf_on_cpu import tf
+
+PLANNED_AT_ONCE = 32  # images; enough to spread the fixed cost of each op
 
 
 class Plan(NamedTuple):
