@@ -19,7 +19,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from an_jax.nn import cpu_convolution
-from an_jax.nn.taps import Window
+from an_jax.nn.taps import Window, output_size
 
 ROLES = ("x", "kernel", "y")
 Form = Callable[[jax.Array, jax.Array, Window], jax.Array]
@@ -61,8 +61,8 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups:
     x = lax.pcast(x, tuple(axes[1] - axes[0]), to="varying")
     kernel = lax.pcast(kernel, tuple(axes[0] - axes[1]), to="varying")
     window = Window(kernel.shape[0], stride, padding)
-    y = jax.eval_shape(lambda x, kernel: _lax_conv(x, kernel, window, groups=groups), x, kernel)
-    geometry = Geometry(x.shape, kernel.shape, y.shape, window, groups)
+    y_shape = (x.shape[0], *output_size(x, window), kernel.shape[3])
+    geometry = Geometry(x.shape, kernel.shape, y_shape, window, groups)
     return _convolution.bind(x, kernel, result="y", geometry=geometry)
 
 
