@@ -41,7 +41,7 @@ def test_outputs(record_error):
     check_outputs(reference.golden(name), loss, logits, stats, record_error)
 
 
-@models(fast={"resnet_50_an_all"})
+@models(fast={"resnet_34_an_bn12"})
 def test_outputs_and_gradients(name, record_error):
     split, golden = reference.load(name, jnp.float64), reference.golden(name)
     value_and_grad = jax.jit(jax.value_and_grad(apply_train, has_aux=True), static_argnums=1)

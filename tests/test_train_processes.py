@@ -31,6 +31,12 @@ def arguments(workdir, *more):
     return [*ARGUMENTS, f"--workdir={workdir}", *more]
 
 
+FLAGS = [
+    "--config=configs/digits.py:bn",
+    *(f"--config.{name}={value}" for name, value in CHANGES.items()),
+]
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run on eight devices that nothing has interrupted."""
@@ -84,16 +90,11 @@ def kill_while_saving(process, workdir):
         process.send_signal(signal.SIGCONT)
 
 
-def test_two_processes_are_preempted_and_one_goes_on_and_is_killed(finished, tmp_path):
+def test_two_processes_are_preempted_and_one_goes_on(finished, tmp_path):
     """SIGTERM reaches one of two processes: both save the same step and exit. One process resumes,
-    in a pod of Kubernetes, refuses another run in its directory, is killed while it saves, and is
-    resumed: it ends with the bits of one that was not killed, and with the results of a run that
-    nothing interrupted, but for rounding."""
-    workdir, not_killed = (epath.Path(tmp_path / name) for name in ("run", "not_killed"))
-    flags = [f"--config.{name}={value}" for name, value in CHANGES.items()]
-    flags = ["--config=configs/digits.py:bn", *flags, f"--workdir={workdir}"]
-
-    pair = start_two("train.py", *flags)
+    and ends with the results of a run that nothing interrupted, but for rounding."""
+    workdir = epath.Path(tmp_path / "run")
+    pair = start_two("train.py", *FLAGS, f"--workdir={workdir}")
     wait_for((workdir / "tensorboard").exists, pair[0])
     pair[1].send_signal(signal.SIGTERM)
     (status, out, err), (other_status, other_out, other_err) = finish(*pair)
@@ -107,26 +108,31 @@ def test_two_processes_are_preempted_and_one_goes_on_and_is_killed(finished, tmp
     )
     assert 0 < step < NUM_STEPS
 
-    shutil.copytree(workdir, not_killed)
-    loop.train(config(), not_killed)
-    final, expected = read_last(not_killed), read_last(finished)
+    loop.train(config(), workdir)
+    final, expected = read_last(workdir), read_last(finished)
     for path, value in expected.params.items():
         np.testing.assert_allclose(final.params[path], value, atol=1e-5)
     for line, expected_line in zip(
-        *(read_lines(run / "metrics.jsonl") for run in (not_killed, finished)), strict=True
+        *(read_lines(run / "metrics.jsonl") for run in (workdir, finished)), strict=True
     ):
         assert line["loss"] == pytest.approx(expected_line["loss"], rel=1e-5)
 
+
+@pytest.mark.slow
+def test_a_process_in_a_pod_is_killed_while_it_saves(finished, tmp_path):
+    """A process in a pod of Kubernetes locks its directory. Killed while it saves, the run is
+    resumed and ends with the bits of one that nothing interrupted."""
+    workdir = epath.Path(tmp_path / "run")
     (tmp_path / "kubernetes.py").write_text("raise Exception('no service account')")
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "PYTHONPATH": str(tmp_path)}
-    flags = [*flags[:-1], f"--workdir=~/{workdir.name}", "--config.checkpoint_steps=1"]
+    flags = [*FLAGS, f"--workdir=~/{workdir.name}", "--config.checkpoint_steps=1"]
     process = start("train.py", *flags, HOME=str(tmp_path), **pod)
     wait_for((workdir / ".lock").exists, process)
     with pytest.raises(InputError, match=f"is used by another run: process {process.pid} on "):
         loop.train(config(), workdir)
     kill_while_saving(process, workdir)
     loop.train(config(), workdir)
-    assert_same_end(workdir, not_killed)
+    assert_same_end(workdir, finished)
     assert not is_saving(workdir)
 
 
