@@ -172,7 +172,7 @@ def start() -> int:
     """Joins the other processes of the job, if there are any, and runs the command."""
     from an_jax.jax_settings import collect_garbage_rarely
 
-    collect_garbage_rarely()  # before the other imports
+    collect_garbage_rarely()  # before TensorFlow and orbax are imported
     from an_jax.parallel import initialize
 
     args = parse_arguments(None)

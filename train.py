@@ -37,7 +37,7 @@ def run() -> None:
     """Trains. Raises InputError if the command, the configuration or the data are invalid."""
     from an_jax.jax_settings import collect_garbage_rarely
 
-    collect_garbage_rarely()  # before the other imports
+    collect_garbage_rarely()  # before TensorFlow and orbax are imported
     from an_jax import parallel
     from an_jax.buckets import check_bucket
     from an_jax.devices import check_devices

@@ -9,7 +9,7 @@ from an_jax.files import absolute
 
 
 def collect_garbage_rarely() -> None:
-    """Lets 50 000 objects accumulate before Python's garbage collector runs, instead of 700.
+    """Lets 50 000 objects accumulate before Python's garbage collector runs.
 
     Imports and tracing create many objects that stay, which the collector would visit again and
     again: a sixth of the time that a command needs to start.

@@ -45,7 +45,7 @@ def _draw_panel(axes: Axes, rows: list[dict]) -> None:
     axes.barh(places, moved, color="#219ebc", height=0.72, label="HBM")
     for x, place in zip(moved, places, strict=True):
         axes.annotate(f"{x:.4f}", (0, place), (5, -4), textcoords="offset points", color="white")
-    least = [(row["least_gb_per_image"], place) for row, place in zip(rows, places, strict=True)]
+    least = [(row["floor_gb_per_image"], place) for row, place in zip(rows, places, strict=True)]
     known = [(x, place) for x, place in least if x]
     axes.plot(*zip(*known, strict=True), "|", color="#c1121f", ms=20, mew=2.5, label="floor")
     axes.set_yticks(places, [row["model"] for row in rows])

@@ -77,7 +77,7 @@ def main() -> None:
             thread.join()
     for quarter in range(4):
         part = samples[len(samples) * quarter // 4 : len(samples) * (quarter + 1) // 4]
-        report(f"peak, quarter {quarter + 1}", max(part))
+        report(f"peak, quarter {quarter + 1}", max(part, default=0))
     report("end", resident())
 
 

@@ -5,8 +5,8 @@
 
 Compiles the training step and the evaluation of each model for chips of a TPU v5e in bfloat16, and
 prints the gigabytes moved per image: to and from HBM, the chip's main memory, and to and from HBM
-and VMEM, the on-chip memory, together (XLA's "bytes accessed"); and the least that the data flow
-needs (benchmarks/floor.py). The models of benchmarks/peers.py can be named too. A model takes five
+and VMEM, the on-chip memory, together (XLA's "bytes accessed"); and the floor without on-chip
+memory (benchmarks/floor.py). The models of benchmarks/peers.py can be named too. A model takes five
 to forty minutes; an AOGNet needs 18 GB of memory.
 """
 
@@ -63,7 +63,7 @@ def measure(model: str, program: str, batch: int, num_chips: int) -> dict[str, A
         "batch": batch,
         "gb_per_image": hbm_bytes(hlo) / batch / 1e9,
         "gb_accessed_per_image": cost["bytes accessed"] / batch / 1e9,
-        "least_gb_per_image": None if is_peer else floor.least_gb(model, program, [batch])[0],
+        "floor_gb_per_image": None if is_peer else floor.least_gb(model, program, [batch])[0],
         "tflop": cost["flops"] / 1e12,
         "temporary_gib": memory.temp_size_in_bytes / GIB,
         "all_reduces": count_collectives(hlo).get("all-reduce", Exchange()).count,
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
         for model in args.models:
             row = measure(model, program, args.batch, args.num_chips)
             rows.append(row)
-            least = row["least_gb_per_image"]
+            least = row["floor_gb_per_image"]
             print(
                 f"| {model} | {program} | {row['gb_per_image']:.4f} "
                 f"| {f'{least:.4f}' if least else ''} "

@@ -157,6 +157,13 @@ def test_accelerators_get_one_convolution(case):
         assert "while" not in text
 
 
+def test_images_that_do_not_fit_are_refused_when_tracing():
+    kernel = jnp.ones((3, 3, 3, 4))
+    for images in (jnp.ones((2, 3, 8, 8)), jnp.ones((2, 8, 8, 3), jnp.bfloat16)):
+        with pytest.raises(ValueError, match="does not fit"):
+            jax.eval_shape(lambda x: convolve(x, kernel, 1, 1, 1), images)
+
+
 @pytest.mark.parametrize(
     "case", [(9, 8, 3, 2, 1), (8, 8, 2, 2, 0), (7, 9, 2, 2, 0), (8, 7, 3, 2, 1)], ids=str
 )

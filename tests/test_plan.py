@@ -42,32 +42,32 @@ def test_collectives_of_a_compiled_program():
     text = shared.lower(jnp.ones((16, 5))).compile().as_text()
     collectives = count_collectives(text)
     gathered = 16 * 5 * 4
-    assert collectives["all-gather"] == Exchange(1, gathered, 1, gathered)
+    assert collectives["all-gather"] == Exchange(1, gathered, 1, gathered, gathered * 7 / 8)
     assert collectives["all-reduce"].num_bytes >= 4 * (1000 + 24 + 1)
 
 
 def test_collectives_as_tpu_programs_write_them():
     """The chip waits for the synchronous all-reduce, and for the gather without work beside it."""
     hlo = """
-      %ar = (f32[64]{0:T(128)}, f32[3,3,8]{2,1,0}) all-reduce(%a, %b), channel_id=1
+      %ar = (f32[64]{0:T(128)}, f32[3,3,8]{2,1,0}) all-reduce(%a, %b), replica_groups={{0,1},{2,3}}
       %s = bf16[256,2]{1,0} all-reduce-start(%c), channel_id=2
       %f = (f32[8]{0}, f32[8]{0:S(1)}) fusion(%ar), kind=kLoop, calls=%computation
       %d = bf16[256,2]{1,0} all-reduce-done(%s)
-      %g = (f32[8]{0}, f32[64]{0}) all-gather-start(%e), channel_id=3
+      %g = (f32[8]{0}, f32[64]{0}) all-gather-start(%e), replica_groups=[1,4]<=[4]
       %t = f32[8]{0} get-tuple-element(%f), index=0
       %h = f32[64]{0} all-gather-done(%g)
       ROOT %x = f32[] add(%y, %z), metadata={op_name="all-reduce(no)"}
     """
     reduced = 4 * (64 + 72)
     assert count_collectives(hlo) == {
-        "all-gather": Exchange(1, 4 * 64, 1, 4 * 64),
-        "all-reduce": Exchange(2, reduced + 2 * 512, 1, reduced),
+        "all-gather": Exchange(1, 4 * 64, 1, 4 * 64, 4 * 64 * 3 / 4),
+        "all-reduce": Exchange(2, reduced + 2 * 512, 1, reduced, reduced),
     }
 
 
 def test_waiting_for_other_chips():
-    """A v5e sends and receives 400 GB/s together: 100 MB of an all-reduce take 1 ms at least."""
-    exchange = {"all-reduce": Exchange(9, 300_000_000, 2, 100_000_000)}
+    """A v5e sends and receives 400 GB/s together: sending 200 MB takes 1 ms at least."""
+    exchange = {"all-reduce": Exchange(9, 300_000_000, 2, 100_000_000, 200_000_000)}
     assert exposed_seconds(exchange, PLAN.chip) == pytest.approx(1e-3)
     text = describe(dataclasses.replace(PLAN, collectives=exchange))
     assert "at least 101.0 ms a step" in text
@@ -85,7 +85,7 @@ def test_roofline_is_the_longer_of_computing_and_moving_data():
 def test_description_of_the_recipe():
     """16 chips at 0.1 s a step of 2048 images; each of 4 hosts reads for 4 chips."""
     assert (
-        "the recipe: 36000 steps in at least 1 hours, 16 chip-hours; at that rate each host "
+        "the recipe: 36000 steps in at least 1 hours, 16.0 chip-hours; at that rate each host "
         "(4 of them) reads 5120 img/s"
     ) in describe(PLAN)
 

@@ -62,9 +62,9 @@ def test_table_of_bytes(monkeypatch, tmp_path, capsys):
     assert tpu_bytes.main() == 0
     (row,) = json.loads(file.read_text())
     assert (row["model"], row["program"], row["batch"]) == ("resnet_20_bn", "eval", 2)
-    moved, least = row["gb_per_image"], row["least_gb_per_image"]
-    assert 0 < least < moved
-    assert f"| resnet_20_bn | eval | {moved:.4f} | {least:.4f} |" in capsys.readouterr().out
+    moved, floor = row["gb_per_image"], row["floor_gb_per_image"]
+    assert min(moved, floor) > 0
+    assert f"| resnet_20_bn | eval | {moved:.4f} | {floor:.4f} |" in capsys.readouterr().out
     picture = tmp_path / "traffic.png"
     monkeypatch.setattr(sys, "argv", ["draw_traffic.py", str(file), str(picture)])
     assert draw_traffic.main() == 0

@@ -213,9 +213,13 @@ def test_two_processes(whole, tmp_path):
     assert [status for status, *_ in found] == [0, 0], found
     assert "epoch   3/3" in found[0][1]
     assert "epoch" not in found[1][1]
-    for name in ("loss", "gradient_norm", "update_norm"):
-        values = metric(tmp_path / "run", name)
-        np.testing.assert_allclose(values, metric(whole, name), rtol=1e-5)
+    np.testing.assert_allclose(metric(tmp_path / "run"), metric(whole), rtol=1e-5)
+    for name in ("gradient_norm", "update_norm"):
+        errors = np.abs(np.divide(metric(tmp_path / "run", name), metric(whole, name)) - 1)
+        # ReLU may rectify a value within rounding of 0 in one run only, which changes the gradient
+        # of that step.
+        assert np.median(errors) <= 1e-6
+        assert max(errors) <= 1e-3
     states = read_last(epath.Path(tmp_path / "run")), read_last(whole)
     for path, value in states[1].params.items():
         np.testing.assert_allclose(states[0].params[path], value, atol=1e-5)

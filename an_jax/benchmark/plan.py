@@ -90,7 +90,7 @@ class Plan:
             "collectives": {
                 kind: dataclasses.asdict(exchange) for kind, exchange in self.collectives.items()
             },
-            "exposed_seconds": exposed_seconds(self.collectives, self.chip),
+            "exposed_seconds": cost and exposed_seconds(self.collectives, self.chip),
             "compile_seconds": self.compile_seconds,
         }
 
@@ -192,9 +192,10 @@ def _describe_recipe(plan: Plan, seconds: float) -> list[str]:
     if plan.num_steps is None:
         return []
     hours = plan.num_steps * seconds / 3600
+    chip_hours = hours * plan.num_chips
     rate = plan.num_chips * plan.batch_per_chip / plan.num_hosts / seconds
     return [
         f"the recipe: {plan.num_steps} steps in at least {hours:.3g} hours, "
-        f"{hours * plan.num_chips:.3g} chip-hours; at that rate each host "
+        f"{chip_hours:.1f} chip-hours; at that rate each host "
         f"({plan.num_hosts} of them) reads {rate:.0f} img/s"
     ]

@@ -42,7 +42,7 @@ def observe(parts: Parts) -> None:
 
     from an_jax.evaluation import evaluator, inputs, output, suite
 
-    parts["imports"] = time.process_time()  # since Python's start: it imports an_jax first
+    parts["imports, CPU time"] = time.process_time()  # since Python's start
 
     def add_event(event: str, duration_secs: float, **details: str | int) -> None:
         if event in EVENTS and "_eval_step" in str(details.get("fun_name")):

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import resource
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,11 +48,11 @@ def tpu_devices(topology: str) -> list[jax.Device]:
             "the TPU compiler is not installed: pip install libtpu==0.0.42 (Linux on x86-64), "
             "best in a separate environment"
         )
-    if (
-        generation == "v6e"
-        and resource.getrlimit(resource.RLIMIT_STACK)[0] != resource.RLIM_INFINITY
-    ):
-        # Its recursion overflows the stacks of its threads, whose size is that limit.
+    import resource  # Windows lacks it, and libtpu
+
+    stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    if generation == "v6e" and stack != resource.RLIM_INFINITY:
+        # It overflows the stacks of its own threads.
         raise InputError("the TPU compiler crashes for v6e: run `ulimit -s unlimited` first")
     try:
         # The two cores of a v4 chip form one device only with this option.

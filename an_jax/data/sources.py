@@ -144,6 +144,8 @@ class TfdsSplit:
         import tensorflow_datasets as tfds
 
         first, last = (len(self) * row // len(rows) for row in (share.start, share.stop))
+        if first == last:  # fewer images than rows; tfds refuses an empty range
+            first, last = 0, len(self)
         seed = int(rng.integers(2**31))
         config = tfds.ReadConfig(
             shuffle_seed=seed, shuffle_reshuffle_each_iteration=False, try_autocache=False

@@ -54,6 +54,9 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups:
 
     Returns:
         [N, H', W', C_out] of the same dtype.
+
+    Raises:
+        ValueError: channels or dtypes of images and kernel do not fit.
     """
     # Under jax.shard_map both must vary over the same axes. Autodiff of the cast sums the gradient
     # of a replicated argument over the devices.
@@ -61,6 +64,11 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups:
     x = lax.pcast(x, tuple(axes[1] - axes[0]), to="varying")
     kernel = lax.pcast(kernel, tuple(axes[0] - axes[1]), to="varying")
     window = Window(kernel.shape[0], stride, padding)
+    if x.shape[3] != kernel.shape[2] * groups or x.dtype != kernel.dtype:
+        raise ValueError(
+            f"a {kernel.dtype} kernel {kernel.shape} in {groups} groups does not fit {x.dtype} "
+            f"images {x.shape}"
+        )
     y_shape = (x.shape[0], *output_size(x, window), kernel.shape[3])
     geometry = Geometry(x.shape, kernel.shape, y_shape, window, groups)
     return _convolution.bind(x, kernel, result="y", geometry=geometry)
