@@ -182,7 +182,7 @@ def test_evaluation_beside_its_parts(unset, monkeypatch, given, capsys):
     monkeypatch.setattr(evaluation, "measure_started", measure)
     with given(models=[NAME], batch_size=8, dtype="float32"):
         ((figures, line),) = benchmark.run_evaluate()
-    assert capsys.readouterr().err.startswith(f"{NAME}: pipeline 32.0 img/s\n")
+    assert capsys.readouterr().err.startswith(f"{NAME}: pipeline 32.0 img/s, in a first turn\n")
     expected = {"model": NAME, "pipeline": 32.0, "inference": 32.0, "evaluation": 32.0}
     assert figures.items() >= (expected | {"share": 1.0, "bound": 0.5}).items()
     assert line == (
