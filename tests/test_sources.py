@@ -1,4 +1,4 @@
-"""Opening image sets, and evaluation batches: no image is lost, repeated or out of order."""
+"""Opening image sets: no image is lost, repeated or out of order."""
 
 import dataclasses
 import io
@@ -8,21 +8,18 @@ import tarfile
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from an_jax.data.eval_pipeline import eval_batches
 from an_jax.data.prepared import open_tfds
-from an_jax.data.sets import digits
 from an_jax.data.sets.class_index import imagenet_wnids
 from an_jax.data.sets.image_sets import IMAGE_SETS, ImageSet
 from an_jax.data.sets.opening import open_image_set
 from an_jax.data.sets.test_sets import TEST_SETS, expand_names
-from an_jax.data.sources import ImageList
 from an_jax.data.tf_on_cpu import tf
 from an_jax.errors import InputError, NotThereError
 from an_jax.zoo import Preprocessing
 from tests import fake_archives
-from tests.pictures import JPEG, SPOILT, decode, encode, in_memory, noise
+from tests.pictures import JPEG, encode, noise
 
 WNIDS = imagenet_wnids()
 SMALL = Preprocessing(image_size=8, crop_pct=1.0)
@@ -306,98 +303,8 @@ def test_tfds_without_the_split(prepared):
         open_tfds("imagenet2012", "test", str(prepared[0]))
 
 
-@pytest.mark.parametrize("share", [range(0), range(8), range(9), range(3, 20)])
-def test_eval_batches(share):
-    batches = list(eval_batches(in_memory(20), share, 8, SMALL))
-    assert len(batches) == -(-len(share) // 8)
-    shapes = {"image": (8, 8, 8, 3), "label": (8,), "filename": (8,), "mask": (8,)}
-    assert all({key: rows.shape for key, rows in b.items()} == shapes for b in batches)
-    kept = [(b["label"][i], b["filename"][i]) for b in batches for i in np.flatnonzero(b["mask"])]
-    assert kept == [(i, b"%d.png" % i) for i in share]
-    filled = [b["mask"].tolist() for b in batches]
-    assert filled == [sorted(mask, reverse=True) for mask in filled]
-
-
-@pytest.mark.parametrize(
-    ("kind", "position"), [("truncated", 11), ("text", 0), ("text", 11), ("text", 19)]
-)
-def test_corrupt_image_is_named(tmp_path, kind, position):
-    names = [f"{WNIDS[i // 2]}/{i:02d}.JPEG" for i in range(20)]
-    for i, name in enumerate(names):
-        put(tmp_path / "imagenet-1k/val", name, SPOILT[kind] if i == position else JPEG)
-    batches = eval_batches(open_partial(tmp_path), range(20), 8, SMALL)
-    for _ in range(position // 8):
-        assert next(batches)["mask"].all()
-    path = tmp_path / "imagenet-1k/val" / names[position]
-    with pytest.raises(InputError, match=f"^{path} is corrupt or no image"):
-        next(batches)
-
-
-def test_corrupt_image_behind_a_batch_is_named():
-    """It is planned together with the last images of the batch."""
-    images = in_memory(40)
-    encoded = [*images.encoded[:35], SPOILT["text"], *images.encoded[36:]]
-    source = ImageList(images.filenames, images.labels, encoded=encoded)
-    with pytest.raises(InputError, match=r"^35\.png is corrupt or no image"):
-        next(eval_batches(source, range(40), 34, SMALL))
-
-
-def test_truncated_image_is_named(tmp_path):
-    """Even if the crop does not include the missing part."""
-    (tmp_path / "0.JPEG").write_bytes(encode(noise(400, 100))[:-2000])
-    source = ImageList(["0.JPEG"], np.zeros(1, np.int32), str(tmp_path))
-    with pytest.raises(InputError, match=r"0\.JPEG is corrupt or no image"):
-        next(eval_batches(source, range(1), 1, Preprocessing(16, 1.0)))
-
-
-def test_deleted_image_is_named(tmp_path):
-    """It is not called corrupt."""
-    path = tmp_path / "imagenet-1k" / WNIDS[0] / "a.JPEG"
-    put(path.parent, "a.JPEG", JPEG)
-    source = open_partial(tmp_path)
-    path.unlink()
-    with pytest.raises(InputError, match=f"^{path} cannot be read: .*No such file"):
-        list(eval_batches(source, range(1), 8, SMALL))
-
-
 def test_flat_files_before_the_class_folders(tmp_path):
     for i in range(100):
         put(tmp_path / "imagenet-1k/val", f"a{i}.JPEG")
     put(tmp_path / "imagenet-1k/val", f"{WNIDS[3]}/b.JPEG")
     assert open_partial(tmp_path).filenames == [f"{WNIDS[3]}/b.JPEG"]
-
-
-def test_digits():
-    splits = {split: read(digits.open_digits(split)) for split in ("train", "test")}
-    assert [len(examples) for examples in splits.values()] == [1437, 360]
-    labels = [label for examples in splits.values() for _, label, _ in examples]
-    np.testing.assert_array_equal(labels, load_digits().target)
-    for _, _, encoded in splits["train"][:20] + splits["test"]:
-        image = decode(encoded)
-        assert image.shape == (32, 32, 3)
-        assert image.min() == 0
-        assert image.max() > 150
-
-
-@pytest.mark.parametrize("shift", digits.SHIFTS)
-def test_digits_shifts(shift):
-    source = open_image_set(f"digits-{shift}", None, False)
-    again, plain = digits.open_digits("test", shift), open_image_set("digits", None, False)
-    assert source.encoded == again.encoded
-    np.testing.assert_array_equal(source.labels, plain.labels)
-    changed = sum(a != b for a, b in zip(source.encoded, plain.encoded, strict=True))
-    assert changed == len(source) == 360
-    assert {decode(encoded).shape for encoded in source.encoded} == {(32, 32, 3)}
-
-
-def test_digits_shifts_as_documented():
-    plain, translated, contrast, blurred, noisy = (
-        np.stack([decode(e) for e in digits.open_digits("test", shift).encoded]).astype(float)
-        for shift in (None, "translation", "contrast", "blur", "noise")
-    )
-    np.testing.assert_array_equal(translated, np.roll(plain, (3, -3), axis=(1, 2)))
-    means = plain.mean((1, 2), keepdims=True)
-    assert np.abs(contrast - (means + 0.6 * (plain - means))).max() <= 1
-    assert abs(blurred.mean() - plain.mean()) < 1
-    assert np.diff(blurred, axis=1).std() < np.diff(plain, axis=1).std() / 2
-    assert 40 < (noisy - plain).std() < 60

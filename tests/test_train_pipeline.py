@@ -117,6 +117,13 @@ def test_each_image_of_tfds_once(prepared, monkeypatch):
     assert next(num_read) == 12
 
 
+def test_a_process_without_images_of_its_own_reads_others(prepared):
+    """With more rows in a batch than images, the share of one row is empty."""
+    rows, share = np.arange(16), slice(0, 1)
+    examples = prepared.read_epoch(np.random.default_rng(0), rows, share, range(1))
+    assert len(list(examples)) == 1
+
+
 def test_seed_and_epoch_decide(ten):
     first, again, *others = (
         epoch(ten, seed=seed, number=number) for seed, number in [(1, 2), (1, 2), (1, 3), (2, 2)]
