@@ -101,7 +101,7 @@ def run(root: Path, number: int | str, runner: Sequence[str] = ()) -> float:
 
     Args:
         root: directory of the checkpoint, the data and the outputs.
-        number: of the run.
+        number: of the run, or another name for its output directory.
         runner: arguments of Python ahead of the script.
 
     Raises:
