@@ -1,12 +1,14 @@
 """Short training runs on the digits, and comparisons of their last checkpoints."""
 
+import os
+
 import jax
 import ml_collections
 import numpy as np
 from etils import epath
 
 from an_jax import create_model, functional
-from an_jax.training import optimizer
+from an_jax.training import loop, optimizer
 from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.step import TrainState, init_state
 from configs import digits
@@ -38,6 +40,19 @@ def config(**changes) -> ml_collections.ConfigDict:
     result = digits.get_config("bn")
     result.update(CHANGES | changes)
     return result
+
+
+def interrupt_after(monkeypatch, last_step, *signals):
+    """Makes the next training receive signals after a step."""
+    add = loop.StepWatch.add
+
+    def interrupted(watch, epoch, step, *args):
+        add(watch, epoch, step, *args)
+        if step == last_step:
+            for number in signals:
+                os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(loop.StepWatch, "add", interrupted)
 
 
 def new_state(**changes) -> TrainState:

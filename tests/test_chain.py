@@ -1,10 +1,11 @@
-"""The commands of `make demo`, each in a process of its own, with less training."""
+"""The commands of `make demo`, with less training."""
 
 import json
 import subprocess
 import sys
 
 from configs import digits
+from convert.__main__ import main as convert
 from tests.processes import ROOT
 
 # As in digits_runs.config(): other tests compile the same training step, so it may be cached.
@@ -18,7 +19,7 @@ TRAINING = (
 
 
 def run(*command) -> str:
-    """Runs a Python command and returns its standard output."""
+    """Runs a Python command in a process of its own; returns its standard output."""
     words = [sys.executable, *map(str, command)]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -30,7 +31,7 @@ def run(*command) -> str:
 def test_train_convert_and_evaluate(tmp_path):
     run_dir, pth, checkpoint = tmp_path / "run", tmp_path / "x.pth", tmp_path / "digits_bn"
     run("train.py", *TRAINING, f"--workdir={run_dir}")
-    run("-m", "convert", run_dir, pth, "--to-torch")
+    assert convert([str(run_dir), str(pth), "--to-torch"]) == 0  # here: a process costs seconds
     report = run("-m", "convert", pth, checkpoint)
     assert "recognized  resnet_20_bn, 10 classes" in report
     datasets = "digits,digits-rotation"

@@ -17,7 +17,7 @@ from an_jax.training import build, curves, loop, validation
 from an_jax.training.log_files import read_lines
 from an_jax.training.workdir import open_workdir
 from an_jax.zoo import Preprocessing
-from tests.digits_runs import assert_same_end, config
+from tests.digits_runs import assert_same_end, config, interrupt_after
 
 
 def copy_after_first_epoch(finished, tmp_path):
@@ -26,19 +26,6 @@ def copy_after_first_epoch(finished, tmp_path):
     shutil.copytree(finished, workdir)
     shutil.rmtree(workdir / "checkpoints/12")
     return workdir
-
-
-def interrupt_after(monkeypatch, last_step, *signals):
-    """Makes the next training receive signals after a step."""
-    add = loop.StepWatch.add
-
-    def interrupted(watch, epoch, step, *args):
-        add(watch, epoch, step, *args)
-        if step == last_step:
-            for number in signals:
-                os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(loop.StepWatch, "add", interrupted)
 
 
 def test_interrupted_and_resumed_in_the_middle_of_an_epoch(finished, tmp_path, monkeypatch, capsys):

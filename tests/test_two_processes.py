@@ -7,11 +7,16 @@ import shutil
 import signal
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
 from an_jax.data.sets.class_index import imagenet_wnids
+from an_jax.training import loop
+from an_jax.training.log_files import read_lines
 from tests import fake_archives, fake_tfds
+from tests.digits_runs import NUM_STEPS, config, read_last
 from tests.processes import finish, once, shared_by_workers, start_two
 from tests.small_model import random_split, save
 from tests.suite import entries, run
@@ -36,7 +41,7 @@ FAILED = {
     "training": "the training images cannot be read: folder/train/.* [Ii]s a directory",
 }
 UNWRITABLE = ("unwritable", "log")  # runs in which process 0 cannot write
-RUNS = ("whole", "resumed", "corrupt", *UNWRITABLE, *DIFFERENT, *FAILED)
+RUNS = ("whole", "resumed", "corrupt", "preempted", *UNWRITABLE, *DIFFERENT, *FAILED)
 
 
 class Run(NamedTuple):
@@ -146,6 +151,7 @@ def run_all(directory, small_checkpoint, archives):
     (directory / "log").mkdir()
     (directory / "log/steps.jsonl").symlink_to("nowhere/steps.jsonl")
     commands["log"] = ["train", str(directory / "log"), {}]
+    commands["preempted"] = ["preempt", str(directory / "preempted"), {}]
     commands["training"] = ["train", workdir, {"dataset": "folder", "data_dir": "folder"}]
     commands = json.dumps([commands[name] for name in RUNS])
     script = "tests/evaluations_in_turn.py"
@@ -221,6 +227,31 @@ def test_an_error_on_one_process_alone(runs, name):
     assert re.search(r"error: .*stopped.*\bprocess\b.* has failed", err)
     assert re.search(f"error: .*{FAILED[name]}", other_err)
     assert "Traceback" not in err + other_err
+
+
+def test_two_processes_are_preempted_and_one_goes_on(runs, directory, finished):
+    """SIGTERM reaches one of two processes: both save the same step and end. One process resumes,
+    and ends with the results of a run that nothing interrupted, but for rounding."""
+    workdir = epath.Path(directory / "preempted")
+    status, (out, other_out), (err, other_err) = runs["preempted"]
+    assert status == [0, 0], err + other_err
+    assert "Traceback" not in err + other_err
+    assert "compiled in" in out
+    assert "M parameters" not in other_out
+    assert "SIGTERM" not in other_out
+    step = int(
+        re.search(r"SIGTERM: saved at step (\d+); run the same command again to resume", out)[1]
+    )
+    assert 3 <= step < NUM_STEPS
+
+    loop.train(config(), workdir)
+    final, expected = read_last(workdir), read_last(finished)
+    for path, value in expected.params.items():
+        np.testing.assert_allclose(final.params[path], value, atol=1e-5)
+    for line, expected_line in zip(
+        *(read_lines(path / "metrics.jsonl") for path in (workdir, finished)), strict=True
+    ):
+        assert line["loss"] == pytest.approx(expected_line["loss"], rel=1e-5)
 
 
 @pytest.mark.slow

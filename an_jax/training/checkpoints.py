@@ -59,7 +59,7 @@ class TrainCheckpoints:
         Raises:
             InputError: this checkpoint or the previous one cannot be written.
         """
-        items = _items(state)
+        items = jax.device_get(_items(state))  # orbax would copy device arrays slice by slice
         args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         with self._explain_errors():
             self._check_room(items)
@@ -72,7 +72,7 @@ class TrainCheckpoints:
             InputError: they or earlier ones cannot be written.
         """
         items = _items(state)
-        weights = items.get(EMA, items[WEIGHTS])
+        weights = jax.device_get(items.get(EMA, items[WEIGHTS]))
         args = ocp.args.Composite(**{WEIGHTS: ocp.args.StandardSave(weights)})
         with self._explain_errors():
             self._check_room(weights)
