@@ -1,6 +1,7 @@
 """Shared by all tests: eight CPU devices, and a record of the errors that parity tests measure."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -119,6 +120,12 @@ def finished(tmp_path_factory):
         patch.setattr(build, "make_train_step", make_guarded)
         once(directory, lambda: loop.train(config(), directory / "digits"))
     return epath.Path(directory / "digits")
+
+
+@pytest.fixture
+def finished_copy(finished, tmp_path):
+    """A copy of the finished run, to start again: a shared one is locked by another worker."""
+    return epath.Path(shutil.copytree(finished, tmp_path / finished.name))
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from evaluate import main
 from tests.digits_runs import config
 
 
-def test_the_first_line_names_devices_and_processes(finished, capsys):
-    loop.train(config(), finished)
+def test_the_first_line_names_devices_and_processes(finished_copy, capsys):
+    loop.train(config(), finished_copy)
     first = capsys.readouterr().out.splitlines()[0]
     assert " steps of 240 images on 8 devices (cpu), 1 process; statistics over 240 images" in first
 

@@ -118,20 +118,20 @@ def test_checkpoints_without_their_log(finished, tmp_path, capsys):
     assert (workdir / "curves.png").exists()
 
 
-def test_a_finished_run_is_left_alone(finished, monkeypatch):
+def test_a_finished_run_is_left_alone(finished_copy, monkeypatch):
     def contents():
-        files = (path for path in Path(finished).rglob("*") if path.is_file())
+        files = (path for path in Path(finished_copy).rglob("*") if path.is_file())
         return {path: path.read_bytes() for path in files if path.name != ".lock"}
 
     before = contents()
     monkeypatch.setattr(loop.StepWatch, "add", lambda *args: pytest.fail("trained"))
-    loop.train(config(), finished)
+    loop.train(config(), finished_copy)
     assert contents() == before
 
 
-def test_averaging_cannot_begin_in_a_resumed_run(finished):
+def test_averaging_cannot_begin_in_a_resumed_run(finished_copy):
     with pytest.raises(InputError, match=r"another configuration \(ema 0.0 -> 0.5\)"):
-        loop.train(config(ema=0.5), finished)
+        loop.train(config(ema=0.5), finished_copy)
 
 
 def test_log_lines_after_the_checkpoint_are_dropped(finished, tmp_path):

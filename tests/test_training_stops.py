@@ -83,23 +83,23 @@ def test_a_lack_of_device_memory_names_the_field(finished, tmp_path, monkeypatch
             loop.train(config(eval_batch_size=size), tmp_path / "run")
 
 
-def test_a_run_on_other_data_is_refused(finished, monkeypatch):
+def test_a_run_on_other_data_is_refused(finished_copy, monkeypatch):
     opened = loop.open_train_set("digits", "")
     source = opened.source
     fewer = ImageList(source.filenames[:-1], source.labels[:-1], encoded=source.encoded[:-1])
     less = dataclasses.replace(opened, source=fewer)
     monkeypatch.setattr(loop, "open_train_set", lambda *args: less)
-    before = (finished / "model.json").read_text()
+    before = (finished_copy / "model.json").read_text()
     with pytest.raises(InputError, match="holds a run on other data: the number of images"):
-        loop.train(config(), finished)
-    assert (finished / "model.json").read_text() == before
+        loop.train(config(), finished_copy)
+    assert (finished_copy / "model.json").read_text() == before
 
 
-def test_a_run_of_another_configuration_is_refused(finished):
-    before = (finished / "config.json").read_text()
+def test_a_run_of_another_configuration_is_refused(finished_copy):
+    before = (finished_copy / "config.json").read_text()
     with pytest.raises(InputError, match=r"another configuration \(seed 0 -> 1\)"):
-        loop.train(config(seed=1), finished)
-    assert (finished / "config.json").read_text() == before
+        loop.train(config(seed=1), finished_copy)
+    assert (finished_copy / "config.json").read_text() == before
 
 
 def test_a_run_from_before_a_field_existed_resumes(finished, tmp_path, capsys):
