@@ -226,18 +226,10 @@ def batched(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(AXES))
 
 
-def abstract(tree: T, sharding: Sharding | None = None) -> T:
-    """Returns the shapes, dtypes and shardings of a tree of arrays.
-
-    Args:
-        tree: arrays, real or abstract.
-        sharding: sharding of the results; by default each array's own.
-    """
+def abstract(tree: T, sharding: Sharding) -> T:
+    """Returns the shapes and dtypes of a tree of arrays, real or abstract, with a sharding."""
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=leaf.sharding if sharding is None else sharding
-        ),
-        tree,
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )
 
 
