@@ -18,6 +18,7 @@ from an_jax.data.folders import IMAGE_SUFFIXES, is_hidden
 from an_jax.errors import InputError, check_utf8, exit_status
 from an_jax.evaluation.plots import shorten
 from an_jax.files import absolute, check_destination, why_not_png, write_atomically
+from an_jax.jax_settings import collect_garbage_rarely
 
 COLUMNS = 5  # of the contact sheet
 
@@ -111,4 +112,5 @@ def contact_sheet(
 
 
 if __name__ == "__main__":
+    collect_garbage_rarely()
     sys.exit(main())

@@ -1,5 +1,6 @@
 """The settings of the commands, which leave the user's own alone."""
 
+import atexit
 import gc
 
 import jax
@@ -11,7 +12,8 @@ from an_jax.jax_settings import enable_compilation_cache, set_matmul_precision
 
 
 def test_evaluate_first_sets_the_garbage_collector(monkeypatch):
-    given = gc.get_threshold()
+    given, at_exit = gc.get_threshold(), []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
     set_rarely = jax_settings.collect_garbage_rarely
 
     def set_and_stop():
@@ -23,6 +25,7 @@ def test_evaluate_first_sets_the_garbage_collector(monkeypatch):
         with pytest.raises(StopIteration):
             evaluate.start()
         assert gc.get_threshold() == (50_000, *given[1:])
+        assert at_exit == [gc.freeze]
     finally:
         gc.set_threshold(*given)
 

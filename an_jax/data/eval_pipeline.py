@@ -9,7 +9,7 @@ from an_jax import parallel
 from an_jax.data.images import cropping, decoding
 from an_jax.data.images.videos import VideoList
 from an_jax.data.sets.opening import Source
-from an_jax.data.tf_on_cpu import explain, tf, without_autotune
+from an_jax.data.tf_on_cpu import explain, tf, without_autograph, without_autotune
 from an_jax.errors import InputError
 from an_jax.zoo import Preprocessing
 
@@ -42,9 +42,12 @@ def eval_batches(
     planned_at_once = min(batch_size, cropping.PLANNED_AT_ONCE) if is_encoded else 1
     rendered = (
         examples.batch(planned_at_once)
-        .map(lambda batch: _plan(batch, resized, size, interpolation), tf.data.AUTOTUNE)
+        .map(
+            without_autograph(lambda batch: _plan(batch, resized, size, interpolation)),
+            tf.data.AUTOTUNE,
+        )
         .unbatch()
-        .map(lambda example: _render(example, interpolation), tf.data.AUTOTUNE)
+        .map(without_autograph(lambda example: _render(example, interpolation)), tf.data.AUTOTUNE)
     )
     batches = without_autotune(rendered.batch(batch_size).prefetch(2)).as_numpy_iterator()
     num_read = 0
@@ -102,7 +105,7 @@ def lockstep_batches(
 
 
 # TensorFlow traces a `tf.function` once for all image sets. A trace takes most of a second.
-@tf.function
+@tf.function(autograph=False)
 def _measure(example: Example) -> Example:
     """Adds the image's height and width."""
     image = example["image"]
@@ -110,14 +113,14 @@ def _measure(example: Example) -> Example:
     return {**example, "size": decoding.image_size(image) if is_encoded else tf.shape(image)[:2]}
 
 
-@tf.function
+@tf.function(autograph=False)
 def _plan(batch: Example, resized: int, crop: int, interpolation: str) -> Example:
     """Adds the images' plans."""
     plan = cropping.plan_center_crop(batch["size"], resized, crop, interpolation)
     return {**batch, "plan": plan}
 
 
-@tf.function
+@tf.function(autograph=False)
 def _render(example: Example, interpolation: str) -> Example:
     """Decodes, resizes and crops an image."""
     # Decodes the whole image, so that a truncated file is an error.

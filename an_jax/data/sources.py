@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.tf_on_cpu import tf, without_autograph
 
 if TYPE_CHECKING:  # importing it takes seconds
     import tensorflow_datasets as tfds
@@ -55,6 +55,7 @@ class ImageList:
         """Returns the examples at `indices`, in that order."""
         names, labels, encoded = self._columns  # a million names take seconds to become tensors
 
+        @without_autograph
         def read_example(index: tf.Tensor) -> dict[str, tf.Tensor]:
             name = names[index]
             if encoded is None:
@@ -170,13 +171,16 @@ class TfdsSplit:
             decoders={"image": tfds.decode.SkipDecoding()} if self.feature == "image" else None,
             read_config=config,
         )
-        return dataset.map(
-            lambda example: {
+
+        @without_autograph
+        def rename(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return {
                 "image": example[self.feature],
                 "label": tf.cast(example["label"], tf.int32),
                 "filename": example["file_name"],
             }
-        )
+
+        return dataset.map(rename)
 
     def name(self, position: int) -> str:
         """The file name and data set of an image, for error messages."""

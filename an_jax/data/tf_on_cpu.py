@@ -25,7 +25,11 @@ finally:
 tf.config.set_visible_devices([], "GPU")
 tf.config.set_visible_devices([], "TPU")
 
-__all__ = ["explain", "tf", "without_autotune"]
+__all__ = ["explain", "tf", "without_autograph", "without_autotune"]
+
+# Decorates the functions that datasets call. They contain no Python statement on tensors, and
+# Autograph would take a second to rewrite them.
+without_autograph = tf.autograph.experimental.do_not_convert
 
 
 def explain(error: Exception) -> str:

@@ -10,7 +10,7 @@ from an_jax.data.images import cropping, decoding
 from an_jax.data.images.augmentation import draw, erase, plan_augmented
 from an_jax.data.images.randaugment import randaugment
 from an_jax.data.sources import ImageList, TfdsSplit
-from an_jax.data.tf_on_cpu import explain, tf, without_autotune
+from an_jax.data.tf_on_cpu import explain, tf, without_autograph, without_autotune
 from an_jax.errors import InputError, file_errors
 from an_jax.zoo import Preprocessing
 
@@ -112,7 +112,9 @@ def train_batches(
         dataset.batch(b, drop_remainder=True)  # no batch is partial; this fixes the shape
         .prefetch(2)
         .interleave(
-            lambda examples, keys: _prepare_step(examples, keys, preprocessing, augmentation),
+            without_autograph(
+                lambda examples, keys: _prepare_step(examples, keys, preprocessing, augmentation)
+            ),
             cycle_length=2,
             num_parallel_calls=2,
             deterministic=True,

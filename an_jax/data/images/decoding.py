@@ -13,7 +13,8 @@ _PNG_START = np.frombuffer(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ">u2").astype(np.in
 _16_BIT_GRAY = 0x1000
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])  # errors of Pillow become OpErrors
+# A function, so that errors of Pillow become OpErrors.
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes the bytes of an image file to uint8 [H, W, 3], as Pillow's convert("RGB").
 

@@ -33,7 +33,7 @@ def randaugment(image: tf.Tensor, number: int, magnitude: float, seed: tf.Tensor
     return image
 
 
-@tf.function  # traced once for all operations of an image, and for all epochs
+@tf.function(autograph=False)  # traced once for all operations of an image, and for all epochs
 def _apply(index: tf.Tensor, image: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
     """Applies an operation."""
     branches = [functools.partial(apply, image, strength) for apply in OPERATIONS.values()]

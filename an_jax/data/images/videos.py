@@ -7,7 +7,7 @@ import io
 import numpy as np
 
 from an_jax.data.sources import ImageList, TfdsSplit
-from an_jax.data.tf_on_cpu import tf
+from an_jax.data.tf_on_cpu import tf, without_autograph
 from an_jax.errors import InputError
 
 
@@ -48,6 +48,7 @@ class VideoList:
         first, skipped = divmod(indices.start, self.num_frames)
         last = -(-indices.stop // self.num_frames) if indices else first
 
+        @without_autograph
         def decode_frames(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             images = tf.numpy_function(self._decode, [example["image"]], tf.uint8)
             images.set_shape([self.num_frames, None, None, 3])
