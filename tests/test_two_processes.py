@@ -13,10 +13,9 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from an_jax.data.sets.class_index import imagenet_wnids
-from an_jax.training import loop
 from an_jax.training.log_files import read_lines
 from tests import fake_archives, fake_tfds
-from tests.digits_runs import NUM_STEPS, config, read_last
+from tests.digits_runs import NUM_STEPS, read_last
 from tests.processes import finish, once, shared_by_workers, start_two
 from tests.small_model import random_split, save
 from tests.suite import entries, run
@@ -41,7 +40,7 @@ FAILED = {
     "training": "the training images cannot be read: folder/train/.* [Ii]s a directory",
 }
 UNWRITABLE = ("unwritable", "log")  # runs in which process 0 cannot write
-RUNS = ("whole", "resumed", "corrupt", "preempted", *UNWRITABLE, *DIFFERENT, *FAILED)
+RUNS = ("whole", "resumed", "corrupt", "preempted", "trained", *UNWRITABLE, *DIFFERENT, *FAILED)
 
 
 class Run(NamedTuple):
@@ -151,7 +150,8 @@ def run_all(directory, small_checkpoint, archives):
     (directory / "log").mkdir()
     (directory / "log/steps.jsonl").symlink_to("nowhere/steps.jsonl")
     commands["log"] = ["train", str(directory / "log"), {}]
-    commands["preempted"] = ["preempt", str(directory / "preempted"), {}]
+    commands["preempted"] = ["preempt", str(directory / "trained"), {}]
+    commands["trained"] = ["train", str(directory / "trained"), {}]
     commands["training"] = ["train", workdir, {"dataset": "folder", "data_dir": "folder"}]
     commands = json.dumps([commands[name] for name in RUNS])
     script = "tests/evaluations_in_turn.py"
@@ -229,10 +229,9 @@ def test_an_error_on_one_process_alone(runs, name):
     assert "Traceback" not in err + other_err
 
 
-def test_two_processes_are_preempted_and_one_goes_on(runs, directory, finished):
-    """SIGTERM reaches one of two processes: both save the same step and end. One process resumes,
-    and ends with the results of a run that nothing interrupted, but for rounding."""
-    workdir = epath.Path(directory / "preempted")
+def test_preempted_and_resumed(runs, directory, finished):
+    """SIGTERM reaches one of two processes: both save the same step and end. They resume, and end
+    with the results of one process that nothing interrupted, but for rounding."""
     status, (out, other_out), (err, other_err) = runs["preempted"]
     assert status == [0, 0], err + other_err
     assert "Traceback" not in err + other_err
@@ -244,7 +243,10 @@ def test_two_processes_are_preempted_and_one_goes_on(runs, directory, finished):
     )
     assert 3 <= step < NUM_STEPS
 
-    loop.train(config(), workdir)
+    status, (out, _), (err, other_err) = runs["trained"]
+    assert status == [0, 0], err + other_err
+    assert f"resuming after step {step}" in out
+    workdir = epath.Path(directory / "trained")
     final, expected = read_last(workdir), read_last(finished)
     for path, value in expected.params.items():
         np.testing.assert_allclose(final.params[path], value, atol=1e-5)
