@@ -6,6 +6,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 from etils import epath
 
@@ -14,10 +15,11 @@ from an_jax.checkpoint import ModelCard, best_step
 from an_jax.errors import InputError
 from an_jax.files import write_atomically
 from an_jax.training import build, curves, loop, validation
+from an_jax.training.checkpoints import TrainCheckpoints
 from an_jax.training.log_files import read_lines
 from an_jax.training.workdir import open_workdir
 from an_jax.zoo import Preprocessing
-from tests.digits_runs import assert_same_end, config, interrupt_after
+from tests.digits_runs import assert_same_end, config, interrupt_after, new_state
 
 
 def copy_after_first_epoch(finished, tmp_path):
@@ -132,6 +134,16 @@ def test_a_finished_run_is_left_alone(finished_copy, monkeypatch):
 def test_averaging_cannot_begin_in_a_resumed_run(finished_copy):
     with pytest.raises(InputError, match=r"another configuration \(ema 0.0 -> 0.5\)"):
         loop.train(config(ema=0.5), finished_copy)
+
+
+def test_arrays_of_another_shape_are_refused(finished):
+    state = new_state()
+    params = state.params | {"fc.bias": jnp.zeros(11)}
+    with (
+        TrainCheckpoints(finished, keep=2) as checkpoints,
+        pytest.raises(InputError, match=r"checkpoints/12 cannot be read: .*shape"),
+    ):
+        checkpoints.restore_last(state._replace(params=params))
 
 
 def test_log_lines_after_the_checkpoint_are_dropped(finished, tmp_path):

@@ -115,17 +115,13 @@ class TrainCheckpoints:
         args = {name: ocp.args.StandardRestore(item) for name, item in wanted.items()}
         try:
             restored = self._last.restore(step, args=ocp.args.Composite(**args))
+            arrays = jax.tree.map(_place, items, dict(restored.items()))
         except Exception as error:  # orbax and tensorstore raise many types for damaged files
             reason = one_line(error, limit=300)
             raise InputError(
                 f"{self._last.directory / str(step)} cannot be read: {reason}; "
                 "remove it to resume from an earlier step"
             ) from error
-        arrays = jax.tree.map(
-            lambda leaf, array: jax.make_array_from_process_local_data(leaf.sharding, array),
-            items,
-            dict(restored.items()),
-        )
         return TrainState(**arrays[WEIGHTS], **arrays[OPTIMIZER], ema=arrays.get(EMA))
 
     def describe_last(self) -> str:
@@ -184,6 +180,11 @@ class TrainCheckpoints:
         except InputError:
             if exception is None:  # otherwise the first error counts
                 raise
+
+
+def _place(leaf: jax.Array, array: np.ndarray) -> jax.Array:
+    """Puts an array on the devices of `leaf`. Raises ValueError if its shape is another."""
+    return jax.make_array_from_process_local_data(leaf.sharding, array, leaf.shape)
 
 
 def _items(state: TrainState) -> dict[str, dict]:
