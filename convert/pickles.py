@@ -78,7 +78,10 @@ def _rewrite(stream: io.BytesIO) -> bytes:
             if not (isinstance(module, str) and isinstance(name, str)):
                 raise ValueError("STACK_GLOBAL without names")
             output[-2:] = [f"c{module}\n{name}\n".encode()]
-        elif opcode.name != "FRAME":
+        elif opcode.name == "FRAME":
+            if end + argument > stream.tell():
+                raise ValueError("a frame ends behind its pickle")
+        else:
             output.append(data[start:end])
     return b"".join(_push(item) if isinstance(item, str) else item for item in output)
 

@@ -108,6 +108,16 @@ def test_changed_byte(tmp_path, refused):
     refused(tmp_path / "x.pth", tmp_path / "checkpoint", message="is truncated, damaged")
 
 
+def test_frame_longer_than_its_pickle(tmp_path, refused):
+    """Python's pickle would continue behind it."""
+    data = bytearray(serialize(state_dict(), zipped=False, protocol=4))
+    at = data.index(b"\x80\x04\x95") + 3
+    length = int.from_bytes(data[at : at + 8], "little")
+    data[at : at + 8] = (length + 1).to_bytes(8, "little")
+    (tmp_path / "x.pth").write_bytes(data)
+    refused(tmp_path / "x.pth", tmp_path / "checkpoint", message="is truncated, damaged")
+
+
 class Code:
     def __init__(self, path):
         self.path = path
