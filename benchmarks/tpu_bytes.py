@@ -7,7 +7,7 @@ Compiles the training step and the evaluation of each model for chips of a TPU v
 prints the gigabytes moved per image: to and from HBM, the chip's main memory, and to and from HBM
 and VMEM, the on-chip memory, together (XLA's "bytes accessed"); and the floor without on-chip
 memory (benchmarks/floor.py). The models of benchmarks/peers.py can be named too. A model takes five
-minutes to an hour; an AOGNet needs 18 GB of memory.
+to thirty minutes; an AOGNet needs 18 GB of memory.
 """
 
 import argparse
