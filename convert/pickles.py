@@ -80,7 +80,7 @@ def _rewrite(stream: io.BytesIO) -> bytes:
             output[-2:] = [f"c{module}\n{name}\n".encode()]
         elif opcode.name == "FRAME":
             if end + argument > stream.tell():
-                raise ValueError("a frame ends behind its pickle")
+                raise ValueError("a frame extends beyond its pickle")
         else:
             output.append(data[start:end])
     return b"".join(_push(item) if isinstance(item, str) else item for item in output)

@@ -109,7 +109,7 @@ def test_changed_byte(tmp_path, refused):
 
 
 def test_frame_longer_than_its_pickle(tmp_path, refused):
-    """Python's pickle would continue behind it."""
+    """Python's pickle module would read on after the pickle; PyTorch refuses the file."""
     data = bytearray(serialize(state_dict(), zipped=False, protocol=4))
     at = data.index(b"\x80\x04\x95") + 3
     length = int.from_bytes(data[at : at + 8], "little")
